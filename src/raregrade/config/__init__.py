@@ -1,0 +1,61 @@
+"""params.yaml as typed, validated objects.
+
+``load_params`` reads and checks the whole file before anything runs; ``Params.section`` hands a step
+the part that it may read, and nothing else. Needs neither torch nor mlflow.
+"""
+
+from raregrade.config.load import load_params, params_from_dict
+from raregrade.config.losses import LOSS_PARAMS, LossParams
+from raregrade.config.model import (
+    METRIC_TASKS,
+    AugmentConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    GateRule,
+    LossChoice,
+    Params,
+    PhantomConfig,
+    RegisterConfig,
+    SplitConfig,
+    TrackingConfig,
+    TrainConfig,
+)
+from raregrade.config.sections import (
+    CompareSection,
+    EvaluateSection,
+    PhantomSection,
+    PrepareSection,
+    RegisterSection,
+    TrainSection,
+    section,
+    section_keys,
+)
+
+__all__ = [
+    "LOSS_PARAMS",
+    "METRIC_TASKS",
+    "AugmentConfig",
+    "CompareConfig",
+    "CompareSection",
+    "DataConfig",
+    "EvaluateConfig",
+    "EvaluateSection",
+    "GateRule",
+    "LossChoice",
+    "LossParams",
+    "Params",
+    "PhantomConfig",
+    "PhantomSection",
+    "PrepareSection",
+    "RegisterConfig",
+    "RegisterSection",
+    "SplitConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TrainSection",
+    "load_params",
+    "params_from_dict",
+    "section",
+    "section_keys",
+]

@@ -1,0 +1,174 @@
+"""Reading params.yaml and ``--set`` overrides, and saying what is wrong with them.
+
+YAML is read as YAML 1.2 has it (``1e-3`` is a number, ``no`` is a word), as DVC reads the same file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from raregrade.config.losses import LOSS_PARAMS
+from raregrade.config.model import LossChoice, Params
+from raregrade.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    char: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[-1] not in ("bool", "float", "int")]
+    for char, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))  # YAML 1.1 would read 010 as octal
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def load_params(path: str | Path = "params.yaml", overrides: Sequence[str] = ()) -> Params:
+    """Read, override and validate ``path``.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key=value`` each, the key dotted (``train.epochs=3``), the value read as YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a wrong key, type, value or combination; names each.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(
+            f"cannot read {path}: {err}. Give the parameters file with --params, or run from the folder that holds it."
+        ) from err
+    raw = _parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, got {type(raw).__name__}")
+    for override in overrides:
+        _apply_override(raw, override)
+    return params_from_dict(raw, where=str(path))
+
+
+def params_from_dict(raw: dict[str, Any], where: str = "params") -> Params:
+    """Validate a nested dictionary of the form of params.yaml; ``where`` names it in errors."""
+    problems: list[str] = []
+    losses: dict[str, LossChoice] = {}
+    raw_losses = raw.get("losses")
+    if not isinstance(raw_losses, dict) or not raw_losses:
+        problems.append(f"losses = {raw_losses!r}: expected one key a loss, such as `losses: {{ce: {{}}}}`")
+    else:
+        for name, value in raw_losses.items():
+            choice = _loss_choice(str(name), value, problems)
+            if choice is not None:
+                losses[str(name)] = choice
+    try:
+        params = Params.model_validate({**raw, "losses": losses})
+    except ValidationError as err:
+        problems += [_describe(e, "", Params) for e in err.errors() if e["loc"][:1] != ("losses",)]
+    if problems:
+        raise ConfigError("\n".join([f"{where} is wrong:", *(f"  {p}" for p in problems)]))
+    return params
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{where} is not valid YAML: {err}") from err
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: expected key=value, such as train.epochs=20")
+    node: Any = raw
+    *parents, last = key.split(".")
+    for part in parents:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} holds a value, not keys; see params.yaml for what there is")
+    node[last] = _parse_yaml(text, f"--set {override}")
+
+
+def _loss_choice(name: str, value: Any, problems: list[str]) -> LossChoice | None:
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        problems.append(f"losses.{name} = {value!r}: expected the loss's parameters, such as `{name}: {{}}`")
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        problems.append(f"losses.{name}: a name is made of letters, digits, '_' and '-' (it becomes a folder)")
+        return None
+    kind = value.get("kind", name)
+    if kind not in LOSS_PARAMS:
+        key = f"losses.{name}.kind" if "kind" in value else f"losses.{name}"
+        problems.append(f"{key}: unknown loss {kind!r}{_suggest(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}")
+        return None
+    model = LOSS_PARAMS[kind]
+    try:
+        params = model.model_validate({k: v for k, v in value.items() if k != "kind"})
+    except ValidationError as err:
+        problems += [_describe(e, f"losses.{name}", model) for e in err.errors()]
+        return None
+    return LossChoice(name=name, kind=kind, params=params)
+
+
+def _describe(error: ErrorDetails, prefix: str, model: Any) -> str:
+    """One line: the key, the value that was given, what is allowed."""
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(([prefix] if prefix else []) + loc)
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(model, loc[:-1])
+        return f"{key}: unknown key{_suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
+    if error["type"] == "missing":
+        return f"{key}: missing, and it has no default"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if error["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} = {error['input']!r}: {message}"
+
+
+def _allowed_keys(model: Any, loc: list[str]) -> list[str]:
+    for part in loc:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        args = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        nested = next((a for a in args if hasattr(a, "model_fields")), None)
+        model = nested if nested is not None else model
+    return [f.alias or n for n, f in model.model_fields.items()]
+
+
+def _suggest(word: str, allowed: Any) -> str:
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,251 @@
+"""The typed form of params.yaml, one class a top-level key, with ranges and the checks across keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from raregrade.config.base import ConfigModel
+from raregrade.config.losses import LOSS_PARAMS, LossParams
+from raregrade.errors import DataError
+from raregrade.labels import TASKS, LabelSpace, Task
+
+# The metrics that can select an epoch, a loss or a version, and the tasks each is defined for.
+METRIC_TASKS: dict[str, tuple[Task, ...]] = {
+    "qwk": ("ordinal",),
+    "mae": ("ordinal",),
+    "accuracy": ("multiclass", "ordinal"),
+    "balanced_accuracy": ("multiclass", "ordinal"),
+    "macro_f1": TASKS,
+    "auroc": TASKS,
+}
+LOWER_IS_BETTER = frozenset({"mae"})
+DEFAULT_SELECTION: dict[Task, str] = {"ordinal": "qwk", "multiclass": "macro_f1", "multilabel": "auroc"}
+
+
+class PhantomConfig(ConfigModel):
+    """The synthetic dataset that ``raregrade phantom`` draws."""
+
+    flavour: Literal["ordinal", "imbalanced", "hierarchical"] = "ordinal"
+    patients: int = Field(600, ge=20, le=100_000)
+    max_images_per_patient: int = Field(4, ge=1, le=20)
+    image_size: int = Field(64, ge=16, le=512)
+    label_noise: float = Field(0.08, ge=0, lt=0.5)
+    contrast: float = Field(1.0, gt=0, le=4)
+
+
+class SplitConfig(ConfigModel):
+    """How groups (patients, lesions) are dealt to train, val and test. ``column`` takes an existing split."""
+
+    val: float = Field(0.15, gt=0, lt=0.5)
+    test: float = Field(0.15, gt=0, lt=0.5)
+    folds: int = Field(5, ge=2, le=20)
+    column: str | None = None
+
+
+class DataConfig(ConfigModel):
+    """Where the raw images lie and what their labels mean."""
+
+    source: Literal["phantom", "folder", "medmnist"]
+    path: str = Field(min_length=1)
+    task: Literal["multiclass", "ordinal", "multilabel"]
+    classes: list[str] = Field(min_length=1)
+    hierarchy: list[list[str]] = Field(default_factory=list)
+    image_size: int = Field(64, ge=16, le=1024)
+    color: Literal["rgb", "grey"] = "rgb"
+    table: str = "labels.csv"
+    image_column: str = "filename"
+    label_column: str | list[str] | None = None
+    group_column: str | None = None
+    licence: str = ""
+    split: SplitConfig = SplitConfig()
+
+    @model_validator(mode="after")
+    def _labels_make_sense(self) -> DataConfig:
+        for edge in self.hierarchy:
+            if len(edge) != 2:
+                raise ValueError(f"hierarchy: {edge!r} is not a [parent, child] pair")
+        try:
+            self.label_space()
+        except DataError as err:
+            raise ValueError(str(err)) from err
+        if self.task != "multilabel" and isinstance(self.label_column, list):
+            raise ValueError(f"label_column: task {self.task} takes one column, got {self.label_column!r}")
+        if self.task == "multilabel" and isinstance(self.label_column, str):
+            raise ValueError(f"label_column: task multilabel takes a list of columns, got {self.label_column!r}")
+        if isinstance(self.label_column, list) and len(self.label_column) != len(self.classes):
+            raise ValueError(
+                f"label_column: {len(self.label_column)} columns for {len(self.classes)} classes; give one a class"
+            )
+        return self
+
+    def label_space(self) -> LabelSpace:
+        return LabelSpace(self.task, tuple(self.classes), tuple((p, c) for p, c in self.hierarchy))
+
+
+class AugmentConfig(ConfigModel):
+    """Random changes of a training image, drawn anew for each image and epoch."""
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotate_degrees: float = Field(10.0, ge=0, le=180)
+    translate: float = Field(0.05, ge=0, le=0.5)
+    scale: float = Field(0.1, ge=0, lt=1)
+    brightness: float = Field(0.1, ge=0, le=1)
+    contrast: float = Field(0.1, ge=0, lt=1)
+
+
+class TrainConfig(ConfigModel):
+    """Backbone and training, the same for every loss."""
+
+    backbone: str = Field("resnet18", min_length=1)
+    pretrained: bool = False
+    stem: Literal["timm", "small"] = "timm"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(20, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=1, le=65_536)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(0.05, ge=0, le=10)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    sampler: Literal["shuffle", "class_balanced"] = "shuffle"
+    selection_metric: Literal["auto", "qwk", "mae", "accuracy", "balanced_accuracy", "macro_f1", "auroc"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int = Field(2, ge=1, le=1024)
+    augment: AugmentConfig = AugmentConfig()
+
+
+class LossChoice(ConfigModel):
+    """One entry of ``losses``: ``name`` is its key, ``kind`` the loss it is a setting of (by default the same)."""
+
+    name: str
+    kind: str
+    params: SerializeAsAny[LossParams]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _params_of_the_kind(cls, value: Any) -> Any:
+        """Read ``params`` as the type of its kind, so that a section survives a round trip through JSON."""
+        if isinstance(value, dict) and isinstance(value.get("params"), dict) and value.get("kind") in LOSS_PARAMS:
+            return {**value, "params": LOSS_PARAMS[value["kind"]].model_validate(value["params"])}
+        return value
+
+
+class EvaluateConfig(ConfigModel):
+    batch_size: int = Field(256, ge=1, le=65_536)
+    keep_embeddings: bool = False
+
+
+class CompareConfig(ConfigModel):
+    """Which losses run with which seeds, against which baseline, with how many bootstrap resamples."""
+
+    losses: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    baseline: str
+    resamples: int = Field(2000, ge=100, le=100_000)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class GateRule(ConfigModel):
+    """One condition of the gate, on a validation metric of the candidate.
+
+    ``threshold`` is an absolute floor (a ceiling where lower is better), ``min_absolute_change`` the least
+    improvement over the champion, or over the comparison's baseline while there is no champion.
+    """
+
+    metric: str
+    threshold: float | None = None
+    min_absolute_change: float | None = Field(None, ge=-1, le=1)
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> GateRule:
+        if not re.fullmatch(r"val_.+", self.metric):
+            raise ValueError(f"metric: {self.metric!r} is not a validation metric; the gate reads val_* metrics only")
+        if self.threshold is None and self.min_absolute_change is None:
+            raise ValueError("give threshold, min_absolute_change or both")
+        return self
+
+    @property
+    def greater_is_better(self) -> bool:
+        return self.metric.removeprefix("val_") not in LOWER_IS_BETTER
+
+
+class RegisterConfig(ConfigModel):
+    name: str = Field("raregrade-demo", pattern=r"^[^/:\s]+$")
+
+
+class TrackingConfig(ConfigModel):
+    """Where runs are logged: an MLflow tracking URI, or ``none``."""
+
+    uri: str = Field("sqlite:///mlflow.db", min_length=1)
+    experiment: str = Field("raregrade", min_length=1)
+
+
+class Params(ConfigModel):
+    """The whole of params.yaml."""
+
+    seed: int = Field(35, ge=0, lt=2**31)
+    phantom: PhantomConfig = PhantomConfig()
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+    losses: dict[str, LossChoice]
+    compare: CompareConfig
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: list[GateRule] = Field(default_factory=list)
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Params:
+        task = self.data.task
+        for name in self.compare.losses:
+            if name not in self.losses:
+                raise ValueError(
+                    f"compare.losses: {name!r} is not defined under losses; defined: {', '.join(self.losses) or 'none'}"
+                )
+        for key, values in (("losses", self.compare.losses), ("seeds", self.compare.seeds)):
+            doubles = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
+            if doubles:
+                raise ValueError(f"compare.{key}: given more than once: {', '.join(doubles)}")
+        if self.compare.baseline not in self.compare.losses:
+            raise ValueError(
+                f"compare.baseline: {self.compare.baseline!r} is not one of compare.losses "
+                f"({', '.join(self.compare.losses)})"
+            )
+        for name in self.compare.losses:
+            tasks = self.losses[name].params.tasks
+            if task not in tasks:
+                raise ValueError(f"compare.losses: {name} fits task {' or '.join(tasks)}, but data.task is {task}")
+        metric = self.train.selection_metric
+        if metric != "auto" and task not in METRIC_TASKS[metric]:
+            allowed = ", ".join(m for m, tasks in METRIC_TASKS.items() if task in tasks)
+            raise ValueError(f"train.selection_metric: {metric} is not defined for task {task}; allowed: {allowed}")
+        for i, rule in enumerate(self.gate):
+            base = rule.metric.removeprefix("val_")
+            known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
+            per_class = [f"f1_{c}" for c in self.data.classes]
+            if base not in known and base not in per_class:
+                raise ValueError(
+                    f"gate.{i}.metric: {rule.metric!r} is not computed for task {task}; "
+                    f"allowed: {', '.join('val_' + m for m in known + per_class)}"
+                )
+        return self
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric, without split prefix, that picks epochs and losses on validation."""
+        metric = self.train.selection_metric
+        return DEFAULT_SELECTION[self.data.task] if metric == "auto" else metric
+
+    def to_dict(self) -> dict[str, Any]:
+        """As params.yaml would hold it, defaults filled in."""
+        value = self.model_dump(mode="json", by_alias=True)
+        value["losses"] = {
+            name: ({} if c.kind == name else {"kind": c.kind}) | c.params.model_dump(mode="json")
+            for name, c in self.losses.items()
+        }
+        return value

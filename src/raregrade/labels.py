@@ -1,0 +1,152 @@
+"""What the labels of a dataset are: task, class names in order, hierarchy.
+
+Also how labels, probabilities and logits are named in tables, and the counts over training labels
+that losses need. Nothing here knows about images, models or files other than JSON. Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from raregrade.errors import DataError
+
+Task = Literal["multiclass", "ordinal", "multilabel"]
+TASKS: tuple[Task, ...] = ("multiclass", "ordinal", "multilabel")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Task, class names and hierarchy of a dataset.
+
+    Args:
+        task: ``ordinal`` and ``multiclass`` have one label an image, ``multilabel`` one 0/1 label a class.
+        classes: names; for ``ordinal`` from the lowest grade to the highest. Never sorted.
+        edges: (parent, child) pairs of a directed acyclic graph, ``multilabel`` only.
+
+    Raises:
+        DataError: unknown task, fewer than two classes, a name twice, an edge to an unknown class, a cycle.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise DataError(f"unknown task {self.task!r}; allowed: {', '.join(TASKS)}")
+        least = 1 if self.task == "multilabel" else 2
+        if len(self.classes) < least:
+            raise DataError(f"task {self.task} needs at least {least} classes, got {list(self.classes)}")
+        doubles = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if doubles:
+            raise DataError(f"class names must be unique; given more than once: {', '.join(doubles)}")
+        if self.edges and self.task != "multilabel":
+            raise DataError(f"a hierarchy needs task multilabel, got task {self.task}")
+        graph: dict[str, set[str]] = {}
+        for parent, child in self.edges:
+            for name in (parent, child):
+                if name not in self.classes:
+                    raise DataError(
+                        f"hierarchy edge {parent} -> {child}: {name!r} is not a class; "
+                        f"the classes are {', '.join(self.classes)}"
+                    )
+            graph.setdefault(child, set()).add(parent)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as err:
+            raise DataError(f"the hierarchy has a cycle: {' -> '.join(err.args[1])}") from err
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def edge_indices(self) -> tuple[tuple[int, int], ...]:
+        """(parent, child) pairs as class indices."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return tuple((index[parent], index[child]) for parent, child in self.edges)
+
+    @property
+    def target_columns(self) -> list[str]:
+        """Columns of the labels in a table of predictions: ``target`` or one ``target_<class>`` each."""
+        return [f"target_{c}" for c in self.classes] if self.task == "multilabel" else ["target"]
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Columns of the labels in a manifest: ``label`` or one ``label_<class>`` each."""
+        return [f"label_{c}" for c in self.classes] if self.task == "multilabel" else ["label"]
+
+    @property
+    def prob_columns(self) -> list[str]:
+        return [f"prob_{c}" for c in self.classes]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"task": self.task, "classes": list(self.classes), "edges": [list(e) for e in self.edges]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> LabelSpace:
+        """Inverse of ``to_json``. Raises DataError where keys are missing or of the wrong form."""
+        try:
+            return cls(
+                task=value["task"],
+                classes=tuple(str(c) for c in value["classes"]),
+                edges=tuple((str(p), str(c)) for p, c in value.get("edges", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            if isinstance(err, DataError):
+                raise
+            raise DataError(
+                f'not a label space: {value!r}; expected {{"task": ..., "classes": [...], "edges": [[parent, child], ...]}}'
+            ) from err
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """Counts over the labels of the rows a model trains on.
+
+    Attributes:
+        num_rows: images counted.
+        class_counts: int64 [K], images of each class (``multilabel``: with that label 1).
+        known_counts: int64 [K], images whose label for the class is known (not NaN).
+        absent_parent: int64 [K, K], entry (u, v) counts images with u = 0 and v known; zero unless multilabel.
+        absent_parent_present_child: int64 [K, K], entry (u, v) counts images with u = 0 and v = 1.
+    """
+
+    num_rows: int
+    class_counts: npt.NDArray[np.int64]
+    known_counts: npt.NDArray[np.int64]
+    absent_parent: npt.NDArray[np.int64]
+    absent_parent_present_child: npt.NDArray[np.int64]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_rows": self.num_rows,
+            "class_counts": self.class_counts.tolist(),
+            "known_counts": self.known_counts.tolist(),
+            "absent_parent": self.absent_parent.tolist(),
+            "absent_parent_present_child": self.absent_parent_present_child.tolist(),
+        }
+
+
+def label_statistics(targets: npt.NDArray[Any], label_space: LabelSpace) -> LabelStatistics:
+    """Count ``targets``: int [N] class indices, or float [N, K] of 0, 1 and NaN for ``multilabel``."""
+    k = label_space.num_classes
+    if label_space.task != "multilabel":
+        counts = np.bincount(targets.astype(np.int64), minlength=k)
+        zeros = np.zeros((k, k), dtype=np.int64)
+        return LabelStatistics(len(targets), counts, np.full(k, len(targets), dtype=np.int64), zeros, zeros)
+    known = ~np.isnan(targets)
+    present = known & (targets == 1)
+    absent = known & (targets == 0)
+    return LabelStatistics(
+        num_rows=len(targets),
+        class_counts=present.sum(axis=0).astype(np.int64),
+        known_counts=known.sum(axis=0).astype(np.int64),
+        absent_parent=absent.T.astype(np.int64) @ known.astype(np.int64),
+        absent_parent_present_child=absent.T.astype(np.int64) @ present.astype(np.int64),
+    )
