@@ -1,0 +1,1 @@
+"""Datasets: readers of raw images, splits, the decoded store, verification, augmentation and loading."""

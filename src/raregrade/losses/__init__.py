@@ -1,0 +1,1 @@
+"""Loss functions for ordinal, imbalanced and hierarchical labels, and the registry that builds them by name."""

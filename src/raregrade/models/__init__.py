@@ -1,0 +1,1 @@
+"""timm backbones with a classification head, and the model folder on disk."""
