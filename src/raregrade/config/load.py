@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -39,13 +41,18 @@ _Loader.yaml_implicit_resolvers = {
     char: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[-1] not in ("bool", "float", "int")]
     for char, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
     list("-+.0123456789"),
 )
+
+# How pydantic names the alternatives of a union within the location of an error.
+_TYPE_BRANCH = re.compile(r"(?:str|int|float|bool|constrained-\w+|(?:list|dict|tuple|literal|function)[-\[].*)")
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -92,10 +99,12 @@ def params_from_dict(raw: dict[str, Any], where: str = "params") -> Params:
             choice = _loss_choice(str(name), value, problems)
             if choice is not None:
                 losses[str(name)] = choice
+    # A loss that is wrong is not defined either: what the keys say of one another is looked at once each is right.
+    known_wrong = {("losses",), ()} if problems else {("losses",)}
     try:
         params = Params.model_validate({**raw, "losses": losses})
     except ValidationError as err:
-        problems += [_describe(e, "", Params) for e in err.errors() if e["loc"][:1] != ("losses",)]
+        problems += _describe_all([e for e in err.errors() if e["loc"][:1] not in known_wrong], "", Params)
     if problems:
         raise ConfigError("\n".join([f"{where} is wrong:", *(f"  {p}" for p in problems)]))
     return params
@@ -110,14 +119,18 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override!r}: expected key=value, such as train.epochs=20")
-    node: Any = raw
+    node = raw
     *parents, last = key.split(".")
     for part in parents:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if node.get(part) is None:  # absent, or a section with nothing below it
+            node[part] = {}
+        node = node[part]
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {override!r}: {part!r} holds a value, not keys; see params.yaml for what there is")
+            raise ConfigError(
+                f"--set {override!r}: {part!r} holds a value, not keys; see params.yaml for what there is"
+            )
     node[last] = _parse_yaml(text, f"--set {override}")
 
 
@@ -131,33 +144,44 @@ def _loss_choice(name: str, value: Any, problems: list[str]) -> LossChoice | Non
         problems.append(f"losses.{name}: a name is made of letters, digits, '_' and '-' (it becomes a folder)")
         return None
     kind = value.get("kind", name)
-    if kind not in LOSS_PARAMS:
+    if not isinstance(kind, str) or kind not in LOSS_PARAMS:
         key = f"losses.{name}.kind" if "kind" in value else f"losses.{name}"
-        problems.append(f"{key}: unknown loss {kind!r}{_suggest(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}")
+        problems.append(
+            f"{key}: unknown loss {kind!r}{_suggest(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}"
+        )
         return None
     model = LOSS_PARAMS[kind]
     try:
         params = model.model_validate({k: v for k, v in value.items() if k != "kind"})
     except ValidationError as err:
-        problems += [_describe(e, f"losses.{name}", model) for e in err.errors()]
+        problems += _describe_all(err.errors(), f"losses.{name}", model)
         return None
     return LossChoice(name=name, kind=kind, params=params)
 
 
-def _describe(error: ErrorDetails, prefix: str, model: Any) -> str:
-    """One line: the key, the value that was given, what is allowed."""
-    loc = [str(part) for part in error["loc"]]
+def _describe_all(errors: Sequence[ErrorDetails], prefix: str, model: Any) -> list[str]:
+    """One line for each wrong value. A value that may be of several types fails once a type: those become one line."""
+    lines: dict[str, str] = {}
+    for error in errors:
+        key, message = _describe(error, prefix, model)
+        lines[key] = f"{lines[key]}, or {message}" if key in lines else message
+    return [f"{key}: {message}" if key else message for key, message in lines.items()]
+
+
+def _describe(error: ErrorDetails, prefix: str, model: Any) -> tuple[str, str]:
+    """The key with the value that was given, and what is allowed."""
+    loc = [str(part) for part in error["loc"] if not _TYPE_BRANCH.fullmatch(str(part))]
     key = ".".join(([prefix] if prefix else []) + loc)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, loc[:-1])
-        return f"{key}: unknown key{_suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
+        return key, f"unknown key{_suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
     if error["type"] == "missing":
-        return f"{key}: missing, and it has no default"
+        return key, "missing, and it has no default"
+    if error["type"] == "model_type":
+        return f"{key} = {error['input']!r}", f"expected keys below it; allowed: {', '.join(_allowed_keys(model, loc))}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if error["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key} = {error['input']!r}: {message}"
+    return (key if error["type"] == "value_error" else f"{key} = {error['input']!r}"), message
 
 
 def _allowed_keys(model: Any, loc: list[str]) -> list[str]:

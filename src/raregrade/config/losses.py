@@ -6,9 +6,9 @@ parameter is refused before anything heavy is imported.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raregrade.config.base import ConfigModel
 from raregrade.labels import Task
@@ -25,7 +25,63 @@ class LossParams(ConfigModel):
 
 
 class CrossEntropyParams(LossParams):
+    """Cross-entropy, all classes alike."""
+
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+
+
+class WeightedCrossEntropyParams(LossParams):
+    """Cross-entropy weighted by N / (C n_j) (``inverse``) or (1 - n_j / N) / (C - 1) (``complement``)."""
+
+    tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+    weighting: Literal["inverse", "complement"] = "inverse"
+
+
+class EffectiveNumberParams(LossParams):
+    """Cross-entropy weighted by effective numbers, arXiv 1901.05555."""
+
+    tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+    beta: float = Field(0.9999, ge=0, lt=1)
+
+
+class BalancedSoftmaxParams(LossParams):
+    """Balanced softmax, arXiv 2007.10740; with another ``tau`` logit adjustment, arXiv 2007.07314."""
+
+    tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+    tau: float = Field(1.0, ge=0, le=10)
+
+
+class FocalParams(LossParams):
+    """Focal loss, arXiv 1708.02002. ``weighting: inverse`` adds the class weights N / (C n_j)."""
+
+    tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+    gamma: float = Field(1.5, ge=0, le=20)
+    weighting: Literal["none", "inverse"] = "none"
+
+
+class LDAMParams(LossParams):
+    """Label-distribution-aware margins, arXiv 1906.07413."""
+
+    tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
+    max_margin: float = Field(0.5, ge=0, le=10)
+    scale: float = Field(30.0, gt=0, le=1000)
+    head: Literal["cosine", "linear"] = "cosine"
+
+
+class DRWParams(LDAMParams):
+    """LDAM with effective-number weights from ``start`` of the epochs on (deferred re-weighting)."""
+
+    beta: float = Field(0.9999, ge=0, lt=1)
+    start: float = Field(0.8, ge=0, le=1)
+
+
+class LMFParams(LDAMParams):
+    """Large margin aware focal loss, arXiv 2212.12741."""
+
+    alpha: float = Field(1.5, ge=0, le=1000)
+    beta: float = Field(1.0, ge=0, le=1000)
+    gamma: float = Field(1.5, ge=0, le=20)
+    weighting: Literal["none", "margin"] = "none"
 
 
 class CDWCEParams(LossParams):
@@ -37,26 +93,120 @@ class CDWCEParams(LossParams):
     margin_form: Literal["dead_zone", "tighten"] = "dead_zone"
 
 
-class LMFParams(LossParams):
-    """Large margin aware focal loss, arXiv 2212.12741."""
+class CoralParams(LossParams):
+    """CORAL: one score, K - 1 ordered thresholds, arXiv 1901.07884."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ORDINAL
+
+
+class CornParams(LossParams):
+    """CORN: K - 1 conditional probabilities, arXiv 2111.08851."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ORDINAL
+
+
+class DlordinalParams(LossParams):
+    """An ordinal loss of the dlordinal library; needs the extra ``raregrade[losses]``.
+
+    ``eta`` mixes the soft label of beta, binomial, exponential, poisson and triangular with the hard one; ``alpha``
+    is the strength of slace and sord.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ORDINAL
+    loss: Literal["beta", "binomial", "exponential", "poisson", "triangular", "emd", "mce", "slace", "sord", "wk"] = (
+        "emd"
+    )
+    eta: float = Field(1.0, ge=0, le=1)
+    alpha: float = Field(1.0, gt=0, le=100)
+
+
+class TwoStageParams(LossParams):
+    """Representation with a metric loss, then a rebalanced head on the frozen backbone, after arXiv 2207.06975."""
 
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
-    alpha: float = Field(1.5, ge=0)
-    beta: float = Field(1.0, ge=0)
-    gamma: float = Field(1.5, ge=0)
-    max_margin: float = Field(0.5, ge=0)
-    scale: float = Field(30.0, gt=0)
-    weighting: Literal["none", "margin"] = "none"
-    head: Literal["cosine", "linear"] = "cosine"
+    metric: Literal["batch_hard", "semi_hard", "supcon", "npairs", "class_center"] = "batch_hard"
+    metric_weight: float = Field(0.5, ge=0, le=100)
+    margin: float = Field(0.2, ge=0, le=2)
+    temperature: float = Field(0.1, gt=0, le=10)
+    images_per_class: int = Field(4, ge=2, le=1024)
+    classifier: Literal["crt", "balanced_softmax", "tau_norm", "lws"] = "crt"
+    tau: float = Field(1.0, ge=0, le=2)
+    classifier_share: float = Field(0.3, gt=0, lt=1)
 
 
 class BCEParams(LossParams):
+    """Binary cross-entropy, all labels alike."""
+
     tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
+
+
+class WeightedBCEParams(LossParams):
+    """Binary cross-entropy whose positive term weighs (negatives / positives) of the label, at most ``max_weight``."""
+
+    tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
+    max_weight: float = Field(100.0, ge=1, le=1e6)
+
+
+class FocalBCEParams(LossParams):
+    """Binary focal loss, arXiv 1708.02002."""
+
+    tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
+    gamma: float = Field(2.0, ge=0, le=20)
+
+
+class AsymmetricParams(LossParams):
+    """Asymmetric loss, arXiv 2009.14119."""
+
+    tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
+    gamma_negative: float = Field(4.0, ge=0, le=20)
+    gamma_positive: float = Field(1.0, ge=0, le=20)
+    clip: float = Field(0.05, ge=0, lt=1)
+
+
+def _nested_penalties(value: Any) -> Any:
+    """``{(parent, child): p}`` as ``{parent: {child: p}}``, the form that YAML can hold."""
+    if not isinstance(value, dict) or not any(isinstance(key, tuple) for key in value):
+        return value
+    nested: dict[Any, dict[Any, Any]] = {}
+    for key, penalty in value.items():
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise ValueError(f"{key!r} is not a (parent, child) pair")
+        nested.setdefault(key[0], {})[key[1]] = penalty
+    return nested
+
+
+class HBCEParams(LossParams):
+    """Hierarchical binary cross-entropy, arXiv 2502.03591.
+
+    ``penalty``: one number for every edge, ``data_driven``, or ``{parent: {child: number}}`` with every edge.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
+    penalty: Annotated[
+        Annotated[float, Field(ge=0)] | Literal["data_driven"] | dict[str, dict[str, Annotated[float, Field(ge=0)]]],
+        BeforeValidator(_nested_penalties),
+    ] = 0.5
+    mode: Literal["hard", "soft"] = "hard"
+    scale: float = Field(1.0, ge=0, le=1000)
 
 
 LOSS_PARAMS: dict[str, type[LossParams]] = {
     "ce": CrossEntropyParams,
-    "cdw_ce": CDWCEParams,
+    "weighted_ce": WeightedCrossEntropyParams,
+    "effective_number": EffectiveNumberParams,
+    "balanced_softmax": BalancedSoftmaxParams,
+    "focal": FocalParams,
+    "ldam": LDAMParams,
+    "drw": DRWParams,
     "lmf": LMFParams,
+    "two_stage": TwoStageParams,
+    "cdw_ce": CDWCEParams,
+    "coral": CoralParams,
+    "corn": CornParams,
+    "dlordinal": DlordinalParams,
     "bce": BCEParams,
+    "weighted_bce": WeightedBCEParams,
+    "focal_bce": FocalBCEParams,
+    "asymmetric_bce": AsymmetricParams,
+    "hbce": HBCEParams,
 }

@@ -1,0 +1,67 @@
+"""Compare the losses on real images: prepare, train, evaluate and compare, by raregrade's own commands.
+
+    python benchmarks/real_data.py retinamnist --data FOLDER
+    python benchmarks/real_data.py ham10000    --data FOLDER
+
+FOLDER (default: the environment variable RAREGRADE_REAL_DATA) holds ``medmnist/retinamnist.npz`` and
+``ham10000_200x150/``. Results go to ``.raregrade/benchmarks/<name>``; a run that is already there is not repeated,
+an interrupted one is resumed. Prints every command with its seconds, then the comparison table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RAW = {"retinamnist": "medmnist/retinamnist.npz", "ham10000": "ham10000_200x150"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RAW)
+    parser.add_argument("--data", type=Path, default=os.environ.get("RAREGRADE_REAL_DATA"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to every command")
+    options = parser.parse_args()
+    if options.data is None or not (options.data / RAW[options.name]).exists():
+        parser.error(f"no {RAW[options.name]} in {options.data}; give the folder with --data or RAREGRADE_REAL_DATA")
+    sys.path.insert(0, str(ROOT / "src"))
+    from raregrade.config import load_params  # noqa: PLC0415
+
+    config = ROOT / "configs" / "benchmarks" / f"{options.name}.yaml"
+    params = load_params(config, options.set)
+    settings = ["--params", str(config.relative_to(ROOT)), "--set", f"data.path={options.data / RAW[options.name]}"]
+    settings += [part for override in options.set for part in ("--set", override)]
+    out = options.out or Path(".raregrade/benchmarks") / options.name
+
+    _run(["raregrade", "prepare", "--out", str(out / "prepared"), *settings], made=out / "prepared/dataset.json")
+    for seed in params.compare.seeds:
+        for loss in params.compare.losses:
+            model, report = out / "models" / loss / str(seed), out / "reports" / loss / str(seed)
+            train = ["raregrade", "train", "--data", str(out / "prepared"), "--loss", loss, "--seed", str(seed)]
+            _run([*train, "--out", str(model), *settings], made=model / "model.json")
+            evaluate = ["raregrade", "evaluate", "--model", str(model), "--data", str(out / "prepared")]
+            _run([*evaluate, "--out", str(report), *settings], made=report / "metrics.json")
+    _run(["raregrade", "compare", str(out / "reports"), "--out", str(out / "comparison"), *settings], made=None)
+    return 0
+
+
+def _run(command: list[str], made: Path | None) -> None:
+    if made is not None and made.exists():
+        print(f"# kept: {made}", flush=True)
+        return
+    print("$", shlex.join(command), flush=True)
+    start = time.monotonic()
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)  # noqa: S603 - our own commands
+    print(f"# {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

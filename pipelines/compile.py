@@ -1,0 +1,34 @@
+"""Which pipelines there are, and how one becomes YAML."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler
+
+from raregrade.atomic import atomic_file
+from raregrade.errors import UserError
+
+FOLDER = Path(__file__).resolve().parent
+NAMES = ("compare_losses",)
+
+
+def load_pipeline(name: str) -> Any:
+    """The pipeline ``name``, a ``kfp.dsl`` graph component. Raises UserError for an unknown name."""
+    if name not in NAMES:
+        raise UserError(f"unknown pipeline {name!r}; there is {', '.join(NAMES)}")
+    return getattr(importlib.import_module(f"pipelines.{name}"), name)
+
+
+def compile_pipeline(name: str, out: Path) -> None:
+    """Write pipeline ``name`` as YAML to ``out``: two documents, the pipeline and its Kubernetes settings."""
+    pipeline = load_pipeline(name)
+    with atomic_file(out) as temporary:
+        compiler.Compiler().compile(pipeline, str(temporary))
+
+
+def committed_yaml(name: str) -> Path:
+    """The compiled file beside the pipeline, which names the default image."""
+    return FOLDER / f"{name}.yaml"

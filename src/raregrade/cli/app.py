@@ -1,0 +1,37 @@
+"""The tree of commands. What each does lies in the modules mounted here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raregrade import __version__
+from raregrade.cli import datasets, experiments, models, pipeline
+
+app = typer.Typer(
+    name="raregrade",
+    help="Which loss should you train with, on your own labelled medical images?",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"raregrade {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for module in (datasets, experiments, models):
+    for name, command in module.COMMANDS.items():
+        app.command(name)(command)
+app.add_typer(pipeline.app, name="pipeline", no_args_is_help=False)

@@ -1,0 +1,71 @@
+"""Commands that make and check data: phantom, prepare, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raregrade.cli.options import PARAMS, ParamsOption, SetOption, read_params, tracking_of
+from raregrade.errors import DataError
+
+
+def phantom(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced where it exists.")],
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Draw synthetic labelled images with known truth."""
+    config = read_params(params, set_)
+    from raregrade.config import section
+    from raregrade.steps.phantom import phantom as step
+
+    step(section(config, "phantom"), out)
+    print(f"{out}: {config.phantom.patients} patients, flavour {config.phantom.flavour}")
+
+
+def prepare(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The folder of the prepared dataset.")],
+    previous: Annotated[
+        Path | None,
+        typer.Option("--previous", help="An earlier prepared dataset, whose patients keep their split."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Keep the decoded images in this folder instead of in --out.")
+    ] = None,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Check, split and decode the images that the parameters name."""
+    config = read_params(params, set_)
+    from raregrade.config import section
+    from raregrade.steps.prepare import prepare as step
+
+    part = section(config, "prepare")
+    _print_dataset(out, step(part, out, store=store, previous=previous, tracking=tracking_of(config)))
+
+
+def verify(*, data: Annotated[Path, typer.Argument(help="A prepared dataset.")]) -> None:
+    """Check a prepared dataset.
+
+    Hashes, counts, labels, and that no patient or image is in two splits.
+    """
+    from raregrade.data.manifest import PreparedDataset
+    from raregrade.data.verify import verify_dataset
+
+    problems = verify_dataset(data)
+    if problems:
+        raise DataError("\n".join([f"{data} is not sound:", *(f"  {p}" for p in problems), "Prepare it again."]))
+    print("sound: ", end="")
+    _print_dataset(data, PreparedDataset.open(data).info)
+
+
+def _print_dataset(root: Path, info: dict[str, Any]) -> None:
+    counts = ", ".join(f"{split} {count}" for split, count in info["counts"].items())
+    print(f"{root}: {info['num_images']} images of {info['image_size']} px ({counts})")
+
+
+COMMANDS = {"phantom": phantom, "prepare": prepare, "verify": verify}

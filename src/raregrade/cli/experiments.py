@@ -1,0 +1,144 @@
+"""Commands that train and judge models: train, evaluate, compare, show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raregrade.cli.options import (
+    PARAMS,
+    DataOption,
+    ParamsOption,
+    SetOption,
+    folders_holding,
+    read_json,
+    read_params,
+    tracking_of,
+)
+from raregrade.cli.printing import print_next_steps, print_registration, print_table
+from raregrade.errors import UserError
+
+
+class Resume(StrEnum):
+    AUTO = "auto"
+    NEVER = "never"
+
+
+def train(
+    *,
+    data: DataOption,
+    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
+    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    resume: Annotated[
+        Resume, typer.Option("--resume", help="auto: go on from what an interrupted run left in --out.")
+    ] = Resume.AUTO,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Train one model with one loss and one seed."""
+    config = read_params(params, set_)
+    from raregrade.config import section
+
+    part = section(config, "train", loss)
+    from raregrade.steps.train import train as step
+
+    card = step(part, data, out, seed=seed, tracking=tracking_of(config), resume=resume is Resume.AUTO)
+    chosen = card["selection"]
+    print(f"{out}: val_{chosen['metric']} {chosen['value']:.4f} at epoch {chosen['epoch']}")
+
+
+def evaluate(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The report folder to write.")],
+    model: Annotated[Path | None, typer.Option("--model", help="A model folder, with --data.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The prepared dataset, with --model.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="A table (.parquet, .csv) of any program's predictions, with --labels."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="The label space of --predictions, a JSON file.")
+    ] = None,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Judge a model, or predictions made by any other program."""
+    config = read_params(params, set_)
+    from raregrade.config import section
+    from raregrade.steps.evaluate import evaluate as judge_model
+    from raregrade.steps.evaluate import evaluate_predictions as judge_predictions
+
+    part = section(config, "evaluate")
+    tracking = tracking_of(config)
+    if model and data and not predictions and not labels:
+        metrics = judge_model(part, model, data, out, tracking=tracking)
+    elif predictions and labels and not model and not data:
+        metrics = judge_predictions(part, predictions, labels, out, tracking=tracking)
+    else:
+        raise UserError("evaluate: give either --model and --data, or --predictions and --labels.")
+    _print_metrics(metrics)
+    print(f"report: {out / 'report.html'}")
+
+
+def compare(
+    *,
+    reports: Annotated[list[Path], typer.Argument(help="Report folders, or a folder that holds them.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of the comparison.")],
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Compare losses over seeds, and name the winner.
+
+    Chosen on validation images, with patient-level statistics.
+    """
+    config = read_params(params, set_)
+    from raregrade.config import section
+    from raregrade.steps.compare import compare as step
+
+    folders = folders_holding("report.json", reports)
+    _print_comparison(step(section(config, "compare"), folders, out, tracking=tracking_of(config)), out)
+
+
+def show(
+    *,
+    comparison: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    registered: Annotated[
+        Path | None, typer.Option("--registered", help="The registered.json that came of it.")
+    ] = None,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Print a comparison, and what to try next."""
+    _print_comparison(read_json(comparison / "comparison.json", "`raregrade compare` writes it."), comparison)
+    if registered is not None:
+        result = read_json(registered, "`raregrade register` writes it.")
+        print_registration(result)
+        print_next_steps(result, read_params(params, set_).data.path)
+
+
+def _print_metrics(metrics: dict[str, float]) -> None:
+    """Print the metrics over all classes; those of single classes are in the report."""
+    from raregrade.config import METRIC_TASKS
+
+    splits = [split for split in ("val", "test") if any(name.startswith(f"{split}_") for name in metrics)]
+    names = [name for name in METRIC_TASKS if any(f"{split}_{name}" in metrics for split in splits)]
+    cells = [[f"{metrics[f'{s}_{n}']:.4f}" if f"{s}_{n}" in metrics else "" for s in splits] for n in names]
+    print_table(["metric", *splits], [[name, *row] for name, row in zip(names, cells, strict=True)])
+
+
+def _print_comparison(comparison: dict[str, Any], folder: Path) -> None:
+    from raregrade.evaluation.table import format_table
+
+    try:
+        table = format_table(comparison)
+    except (KeyError, TypeError, AttributeError) as err:
+        raise UserError(f"{folder / 'comparison.json'} is not a comparison. `raregrade compare` writes it.") from err
+    print(table)
+    print(f"report: {folder / 'comparison.html'}")
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "compare": compare, "show": show}

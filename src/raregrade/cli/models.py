@@ -1,0 +1,140 @@
+"""Commands around trained models: register, promote, rollback, models, predict."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raregrade.cli.options import PARAMS, DataOption, ParamsOption, SetOption, folders_holding, read_params, tracking_of
+from raregrade.cli.printing import print_registration, print_table
+
+if TYPE_CHECKING:
+    from raregrade.registry import PromotionResult
+
+_REGISTRY_URI = "models:/"
+
+
+def register(
+    *,
+    comparison: Annotated[Path, typer.Option("--comparison", help="The folder of a comparison.")],
+    models: Annotated[Path, typer.Option("--models", help="The folder that holds the compared models.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="The file to write, registered.json.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name in the registry; by default `register.name`.")
+    ] = None,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Register the winner of a comparison, if the gate lets it.
+
+    A refusal is a result, written to --out, and not an error.
+    """
+    config = read_params(params, [*(set_ or []), *([f"register.name={name}"] if name else [])])
+    from raregrade.config import section
+    from raregrade.steps.register import register as step
+
+    folders = folders_holding("model.json", [models])
+    print_registration(step(section(config, "register"), comparison, folders, data, out, tracking=tracking_of(config)))
+
+
+def promote(
+    *,
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    version: Annotated[str, typer.Argument(help="The version to promote.")],
+    to: Annotated[str, typer.Option("--to", help="The alias to move.")] = "champion",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, change nothing.")] = False,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Point `champion` at a version, if the gate lets it.
+
+    The gate compares it with the version that is champion now.
+    """
+    config = read_params(params, set_)
+    from raregrade.registry import promote as move_alias
+
+    result = move_alias(name, version, alias=to, tracking=tracking_of(config), gate=config.gate, dry_run=dry_run)
+    _print_promotion(result)
+
+
+def rollback(
+    *,
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Point `champion` back at the version that had it before."""
+    config = read_params(params, set_)
+    from raregrade.registry import rollback as move_back
+
+    _print_promotion(move_back(name, tracking=tracking_of(config)))
+
+
+def list_registered(
+    *,
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """List the registered versions and their aliases."""
+    config = read_params(params, set_)
+    from raregrade.registry import list_models
+
+    versions = list_models(name, tracking_of(config))
+    if not versions:
+        print("no model is registered; `raregrade register` does it")
+        return
+    print_table(["name", "version", "aliases"], [[v.name, v.version, ", ".join(v.aliases)] for v in versions])
+
+
+def predict(
+    *,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    params: ParamsOption = PARAMS,
+    set_: SetOption = None,
+) -> None:
+    """Grade images."""
+    from raregrade.serving.predictor import Predictor
+
+    with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
+        folder = Path(model)
+        if model.startswith(_REGISTRY_URI):
+            from raregrade.registry import fetch_model
+
+            folder = fetch_model(model, tracking_of(read_params(params, set_)), Path(scratch))
+        predictions = Predictor(folder).predict(images)
+    if as_json:
+        entries = [{"image": p.image, "grade": p.grade, "probabilities": p.probabilities} for p in predictions]
+        print(json.dumps(entries, indent=2))
+        return
+    classes = list(predictions[0].probabilities)
+    rows = [
+        [p.image, p.grade if isinstance(p.grade, str) else ", ".join(p.grade)]
+        + [f"{p.probabilities[c]:.3f}" for c in classes]
+        for p in predictions
+    ]
+    print_table(["image", "grade", *classes], rows)
+
+
+def _print_promotion(result: PromotionResult, dry_run: bool = False) -> None:
+    before = f"was {result.previous}" if result.previous else "was not set"
+    verb = "would be" if dry_run else "is"
+    print(f"{result.name}: {result.alias} {verb} version {result.version} ({before})")
+    for reason in result.reasons:
+        print(f"  {reason}")
+
+
+COMMANDS = {
+    "register": register,
+    "promote": promote,
+    "rollback": rollback,
+    "models": list_registered,
+    "predict": predict,
+}

@@ -1,0 +1,64 @@
+"""Options that several commands share, and what they become. Commands live in the modules beside this one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raregrade.errors import UserError
+
+if TYPE_CHECKING:
+    from raregrade.config import Params
+    from raregrade.tracking import Tracking
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="The parameters file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the parameters; may be given again."),
+]
+DataOption = Annotated[Path, typer.Option("--data", help="The prepared dataset.")]
+PARAMS = Path("params.yaml")
+
+
+def read_params(path: Path, overrides: list[str] | None) -> Params:
+    """The validated parameters of a command. Raises ConfigError."""
+    from raregrade.config import load_params
+
+    return load_params(path, overrides or ())
+
+
+def tracking_of(params: Params) -> Tracking:
+    """Where the commands of these parameters log their runs."""
+    from raregrade.tracking import Tracking
+
+    return Tracking.of(params)
+
+
+def folders_holding(name: str, roots: list[Path]) -> list[Path]:
+    """Folders that hold a file ``name``: each of ``roots``, or what lies one or two levels below it.
+
+    Raises:
+        UserError: a root that does not exist, or that has no such file.
+    """
+    found: list[Path] = []
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder. Give folders that hold {name}.")
+        here = [root / name] if (root / name).is_file() else [*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
+        if not here:
+            raise UserError(f"{root}: no {name} in it, nor up to two levels below.")
+        found += sorted(file.parent for file in here)
+    return list(dict.fromkeys(found))
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """The content of a JSON file. Raises UserError, ending in ``advice``, where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise UserError(f"{path}: no such file. {advice}") from err
+    except (OSError, ValueError) as err:
+        raise UserError(f"{path} cannot be read: {err}. {advice}") from err

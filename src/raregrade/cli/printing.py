@@ -1,0 +1,69 @@
+"""What commands print on stdout: tables are drawn on a terminal, and plain aligned text in a pipe or a log."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_GAP = "  "
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print ``rows`` under the names ``columns``; every row has one cell a column."""
+    if sys.stdout.isatty():
+        _print_drawn(columns, rows)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print(_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        # Text, not str: class names and file names may hold square brackets, which are markup to rich.
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def print_registration(result: Mapping[str, Any]) -> None:
+    """Print the content of registered.json: what was registered, or why nothing was."""
+    if result["registered"]:
+        print(f"registered: {result['name']} version {result['version']}")
+    else:
+        print(f"not registered: the gate refused {result['loss']}, seed {result['seed']}")
+    for reason in result["reasons"]:
+        print(f"  {reason}")
+
+
+def print_next_steps(result: Mapping[str, Any], raw_data: str) -> None:
+    """Print three commands to go on with, after registered.json ``result``; ``raw_data`` holds an image to grade."""
+    image = min(Path(raw_data).rglob("*.png"), default="IMAGE")
+    model = f"models:/{result['name']}/{result['version']}"
+    steps = {"make ui": "the runs, in MLflow's UI"}
+    if result["registered"]:
+        steps[f"{_program()} promote {result['name']} {result['version']} --to champion"] = "put it to use"
+        steps[f"{_program()} predict --model {model} {image}"] = "grade an image"
+    else:
+        steps["dvc metrics show"] = "every metric of every model"
+        steps[f"{_program()} models"] = "what is registered so far"
+    print("\nNext, try:")
+    for command, purpose in steps.items():
+        print(f"  {command}  # {purpose}")
+
+
+def _program() -> str:
+    """How this program was called, where its name alone would not find it."""
+    found = shutil.which("raregrade")
+    same = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
+    return "raregrade" if same else sys.argv[0]

@@ -1,0 +1,262 @@
+"""Metrics of class probabilities against targets, for ordinal, multiclass and multilabel tasks.
+
+Everything is computed from two kinds of sufficient statistics, counts and weighted ranks, by functions that take
+leading batch dimensions: ``compute_metrics`` calls them with one row, the bootstrap of ``statistics`` with one row
+a resample, so a metric and its interval cannot drift apart. Needs numpy alone; runs once every training epoch.
+
+A metric that is undefined on the data (AUROC of a class without positives or negatives, F1 of a class that neither
+occurs nor is predicted, QWK where targets and predictions are one and the same class) is NaN in the batched functions
+and absent from the result of ``compute_metrics``; macro averages are taken over the classes where it is defined.
+
+Shape legend: N images, K classes, E edges, R rows of weights (resamples).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raregrade.errors import DataError
+from raregrade.labels import LabelSpace
+
+Floats = npt.NDArray[np.float64]
+# A label is predicted where its probability is above this.
+THRESHOLD = 0.5
+
+
+def compute_metrics(targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace) -> dict[str, float]:
+    """Every metric of the task that is defined on the data, by name without split.
+
+    ordinal: qwk, mae (in grades), accuracy, balanced_accuracy, macro_f1, auroc, f1_<class>, auroc_<class>.
+    multiclass: the same without qwk and mae.
+    multilabel: macro_f1, auroc, auroc_weighted (by number of positives), violation_rate where the label space has
+    edges, f1_<class>, auroc_<class>. Labels that are NaN are left out.
+    The predicted class is the most probable one (the lower index on a tie); a label is predicted above 0.5.
+    AUROC is one class against the rest, macro-averaged.
+
+    Args:
+        targets: int [N] in [0, K), or float [N, K] of 0, 1 and NaN for ``multilabel``.
+        probs: [N, K] in [0, 1].
+        label_space: the task and its K classes.
+
+    Raises:
+        DataError: no images, wrong shapes, a target outside the classes, a probability that is NaN or infinite.
+    """
+    check_arrays(targets, probs, label_space)
+    counts = counts_per_group(targets, probs, np.zeros(len(targets), dtype=np.int64), 1, label_space)
+    values = metrics_of_counts(counts, label_space)
+    values |= auroc_metrics(targets, probs, np.ones((len(targets), 1)), label_space)
+    ordered = sorted(values, key=lambda name: _position(name, label_space))
+    return {name: float(values[name][0]) for name in ordered if not np.isnan(values[name][0])}
+
+
+def headline_metrics(label_space: LabelSpace) -> tuple[str, ...]:
+    """The names of the task's metrics that are not about one class, most telling first."""
+    if label_space.task == "multilabel":
+        return ("auroc", "auroc_weighted", "macro_f1", *(("violation_rate",) if label_space.edges else ()))
+    ordinal = ("qwk", "mae") if label_space.task == "ordinal" else ()
+    return (*ordinal, "macro_f1", "balanced_accuracy", "accuracy", "auroc")
+
+
+def confusion_matrix(
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
+) -> npt.NDArray[np.int64]:
+    """int64 [K, K]: entry (i, j) counts images of class i predicted as class j. Single-label tasks only."""
+    check_arrays(targets, probs, label_space)
+    k = label_space.num_classes
+    groups = np.zeros(len(targets), dtype=np.int64)
+    return counts_per_group(targets, probs, groups, 1, label_space).reshape(k, k).astype(np.int64)
+
+
+def label_outcomes(
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
+) -> npt.NDArray[np.int64]:
+    """int64 [K, 2, 2] for ``multilabel``: entry (k, i, j) counts images with label k = i that are predicted as j."""
+    check_arrays(targets, probs, label_space)
+    k = label_space.num_classes
+    groups = np.zeros(len(targets), dtype=np.int64)
+    counts = counts_per_group(targets, probs, groups, 1, label_space)
+    return counts[0, : 4 * k].reshape(k, 2, 2).astype(np.int64)
+
+
+def check_arrays(targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace) -> None:
+    """Raise DataError unless ``targets`` and ``probs`` are what ``compute_metrics`` takes."""
+    k = label_space.num_classes
+    multilabel = label_space.task == "multilabel"
+    expected = (len(targets), k) if multilabel else (len(targets),)
+    if len(targets) == 0:
+        raise DataError("there are no images to compute metrics on")
+    if targets.shape != expected or probs.shape != (len(targets), k):
+        raise DataError(
+            f"targets have shape {targets.shape} and probs {probs.shape}; expected {expected} and {(len(targets), k)}"
+        )
+    finite = np.isfinite(probs).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise DataError(
+            f"the probabilities of image {row} are {probs[row].tolist()}, not finite: the model that made them has "
+            "diverged; train it with a lower learning rate"
+        )
+    allowed = (targets == 0) | (targets == 1) | np.isnan(targets) if multilabel else (targets >= 0) & (targets < k)
+    if not allowed.all():
+        wrong = targets[~allowed].ravel()[0]
+        raise DataError(
+            f"target {wrong} is not allowed; targets are {'0, 1 or NaN' if multilabel else f'0 to {k - 1}'}"
+        )
+
+
+def predicted_classes(probs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """int64 [N]: the most probable class, the lower index on a tie."""
+    classes: npt.NDArray[np.int64] = np.argmax(probs, axis=1).astype(np.int64)
+    return classes
+
+
+def violations(probs: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[np.bool_]:
+    """bool [N, E]: edge e is violated where the child is predicted (above 0.5) and the parent is not (below 0.5)."""
+    edges = np.asarray(label_space.edge_indices, dtype=np.int64).reshape(-1, 2)
+    violated: npt.NDArray[np.bool_] = (probs[:, edges[:, 0]] < THRESHOLD) & (probs[:, edges[:, 1]] > THRESHOLD)
+    return violated
+
+
+def counts_per_group(
+    targets: npt.NDArray[Any],
+    probs: npt.NDArray[Any],
+    groups: npt.NDArray[np.int64],
+    num_groups: int,
+    label_space: LabelSpace,
+) -> Floats:
+    """The counts that the count metrics are made of, summed over the images of each group.
+
+    Counts add up over groups, so the counts of a resample of groups are ``weights[R, G] @ counts[G, F]``.
+
+    Args:
+        targets, probs: as for ``compute_metrics``.
+        groups: int64 [N] in [0, num_groups).
+        num_groups: G.
+        label_space: the task and its K classes.
+
+    Returns:
+        float64 [G, F]. Single-label: the confusion matrix, F = K·K. Multilabel: true negatives, false positives,
+        false negatives and true positives a label, then violated (edge, image) pairs and all pairs, F = 4·K + 2.
+    """
+    k = label_space.num_classes
+    if label_space.task != "multilabel":
+        cells = (groups * k + targets.astype(np.int64)) * k + predicted_classes(probs)
+        return np.bincount(cells, minlength=num_groups * k * k).reshape(num_groups, k * k).astype(np.float64)
+    known = ~np.isnan(targets)
+    rows, labels = np.nonzero(known)
+    outcome = 2 * (targets[known] == 1) + (probs[known] > THRESHOLD)
+    cells = (groups[rows] * k + labels) * 4 + outcome
+    outcomes = np.bincount(cells, minlength=num_groups * k * 4).reshape(num_groups, k * 4)
+    violated = np.bincount(groups, weights=violations(probs, label_space).sum(axis=1), minlength=num_groups)
+    pairs = np.bincount(groups, minlength=num_groups) * len(label_space.edges)
+    return np.column_stack([outcomes, violated, pairs]).astype(np.float64)
+
+
+def metrics_of_counts(counts: Floats, label_space: LabelSpace) -> dict[str, Floats]:
+    """Count metrics of rows of ``counts_per_group``, float64 [R, F] → name: float64 [R], NaN where undefined."""
+    k = label_space.num_classes
+    if label_space.task == "multilabel":
+        outcomes = counts[:, : 4 * k].reshape(-1, k, 4)
+        fp, fn, tp = outcomes[..., 1], outcomes[..., 2], outcomes[..., 3]
+        f1 = _ratio(2 * tp, 2 * tp + fp + fn)
+        values = {"macro_f1": _mean_defined(f1)}
+        if label_space.edges:
+            values["violation_rate"] = _ratio(counts[:, 4 * k], counts[:, 4 * k + 1])
+        return values | {f"f1_{c}": f1[:, i] for i, c in enumerate(label_space.classes)}
+    confusion = counts.reshape(-1, k, k)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    support, predicted, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
+    f1 = _ratio(2 * hits, support + predicted)
+    values = {
+        "accuracy": _ratio(hits.sum(axis=1), total),
+        "balanced_accuracy": _mean_defined(_ratio(hits, support)),
+        "macro_f1": _mean_defined(f1),
+    }
+    if label_space.task == "ordinal":
+        distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k))).astype(np.float64)
+        values["mae"] = _ratio((confusion * distance).sum(axis=(1, 2)), total)
+        values["qwk"] = _quadratic_weighted_kappa(confusion, support, predicted, total, distance**2)
+    return values | {f"f1_{c}": f1[:, i] for i, c in enumerate(label_space.classes)}
+
+
+def auroc_metrics(
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], weights: Floats, label_space: LabelSpace
+) -> dict[str, Floats]:
+    """AUROC a class and its averages with images weighted, ``weights`` float64 [N, R] → name: float64 [R]."""
+    areas, positives = [], []
+    for i in range(label_space.num_classes):
+        if label_space.task == "multilabel":
+            known = ~np.isnan(targets[:, i])
+            positive, scores, known_weights = targets[known, i] == 1, probs[known, i], weights[known]
+        else:
+            positive, scores, known_weights = targets == i, probs[:, i], weights
+        areas.append(weighted_auroc(scores, positive, known_weights))
+        positives.append(known_weights[positive].sum(axis=0))
+    area = np.stack(areas, axis=1)
+    values = {"auroc": _mean_defined(area)}
+    if label_space.task == "multilabel":
+        support = np.where(np.isnan(area), 0.0, np.stack(positives, axis=1))
+        values["auroc_weighted"] = _ratio((support * np.nan_to_num(area)).sum(axis=1), support.sum(axis=1))
+    return values | {f"auroc_{c}": area[:, i] for i, c in enumerate(label_space.classes)}
+
+
+def weighted_auroc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """The probability that a positive scores above a negative, ties counting one half, under image weights.
+
+    The Mann-Whitney statistic: for each positive, the weight of the negatives below it plus half of those tied,
+    read from one cumulative sum over the sorted negatives. O(N log N + N·R).
+
+    Args:
+        scores: [N].
+        positive: bool [N].
+        weights: float64 [N, R], for instance how often each image is drawn in each of R resamples.
+
+    Returns:
+        float64 [R]; NaN where positives or negatives have no weight.
+    """
+    order = np.argsort(scores[~positive], kind="stable")
+    negatives = scores[~positive][order]
+    below = np.zeros((len(negatives) + 1, weights.shape[1]))
+    np.cumsum(weights[~positive][order], axis=0, out=below[1:])
+    positive_weights = weights[positive]
+    left = np.searchsorted(negatives, scores[positive], side="left")
+    right = np.searchsorted(negatives, scores[positive], side="right")
+    won = np.einsum("nr,nr->r", positive_weights, below[left])
+    tied = left < right
+    if tied.any():
+        won += np.einsum("nr,nr->r", positive_weights[tied], below[right[tied]] - below[left[tied]]) / 2
+    return _ratio(won, positive_weights.sum(axis=0) * below[-1])
+
+
+def _quadratic_weighted_kappa(
+    confusion: Floats, support: Floats, predicted: Floats, total: Floats, squared: Floats
+) -> Floats:
+    """Cohen's kappa with weights (i - j)², of confusion matrices [R, K, K]; Cohen, Psychol. Bull. 70 (1968), 213."""
+    observed = (confusion * squared).sum(axis=(1, 2))
+    expected = np.einsum("ri,ij,rj->r", support, squared, predicted, optimize=True) / np.maximum(total, 1)
+    return 1 - _ratio(observed, expected)
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Elementwise quotient, NaN where the denominator is 0."""
+    quotient = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient
+
+
+def _mean_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+
+
+def _position(name: str, label_space: LabelSpace) -> tuple[int, int]:
+    """Sort key: headline metrics in their order, then F1 and AUROC by class."""
+    headline = headline_metrics(label_space)
+    if name in headline:
+        return (0, headline.index(name))
+    kind, _, label = name.partition("_")
+    return (1 if kind == "f1" else 2, label_space.classes.index(label))

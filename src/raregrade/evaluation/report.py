@@ -1,0 +1,315 @@
+"""The report on one table of predictions: metrics with intervals, tables, figures and a page, in one folder.
+
+Knows no model: what is said about the model comes from its card. The same input gives the same bytes of JSON and
+CSV: no times, no host names.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from raregrade import __version__
+from raregrade.atomic import atomic_folder
+from raregrade.errors import DataError
+from raregrade.evaluation import figures
+from raregrade.evaluation.calibration import reliability
+from raregrade.evaluation.html import figure, render
+from raregrade.evaluation.metrics import (
+    THRESHOLD,
+    compute_metrics,
+    confusion_matrix,
+    headline_metrics,
+    label_outcomes,
+    predicted_classes,
+)
+from raregrade.evaluation.naming import MEANINGS
+from raregrade.evaluation.predictions import Predictions, write_predictions
+from raregrade.evaluation.statistics import bootstrap_metrics, interval
+
+REPORTED_SPLITS = ("val", "test")
+SHOWN_ERRORS = 12
+
+
+def write_report(
+    predictions: Predictions,
+    out: Path,
+    *,
+    title: str,
+    card: dict[str, Any] | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """Write the report folder: it replaces an earlier report at ``out`` once it is complete.
+
+    Files: ``predictions.parquet``, ``metrics.json`` (flat: ``val_qwk``, ``test_f1_<class>``, …), ``report.json``
+    (what was judged, intervals, per-class table), ``confusion.csv`` (``actual``, ``predicted``, one row an image; for
+    ``multilabel`` one row a known label, ``present`` or ``absent``), ``figures/*.png``, ``report.html``.
+
+    Args:
+        predictions: with rows of val, test or both; train rows are not judged.
+        out: the folder.
+        title: the page's heading.
+        card: the model's card (model.json), with ``model`` = SHA-256 of its weights. ``{"loss": {"name", "kind":
+            "external"}, "seed"}`` is enough for predictions of another program; None: loss ``title``, seed 1.
+        resamples, confidence: of the intervals by bootstrap over groups.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        DataError: no val or test rows; ``out`` holds something else than a report.
+    """
+    splits = [s for s in REPORTED_SPLITS if s in predictions.splits]
+    if not splits:
+        raise DataError(
+            f"no rows of split val or test to report on; the predictions hold {', '.join(predictions.splits)}"
+        )
+    refuse_foreign_folder(out, "report.json")
+    metrics = {
+        f"{split}_{name}": value
+        for split in splits
+        for name, value in compute_metrics(
+            predictions.targets(split), predictions.probs(split), predictions.label_space
+        ).items()
+    }
+    intervals = _intervals(predictions, splits, resamples, confidence)
+    report = {
+        **_identity(card, title),
+        "title": title,
+        "label_space": predictions.label_space.to_json(),
+        "splits": {s: _size(predictions, s) for s in splits},
+        "bootstrap": {"resamples": resamples, "confidence": confidence, "unit": "group"},
+        "intervals": {name: intervals[name] for name in metrics if name in intervals},
+        "classes": {s: _class_table(predictions, s, metrics, intervals) for s in splits},
+    }
+    with atomic_folder(out) as folder:
+        write_predictions(predictions, folder / "predictions.parquet")
+        write_json(folder / "metrics.json", metrics, sort=True)
+        write_json(folder / "report.json", report, sort=True)
+        _confusion_table(predictions, splits[-1]).to_csv(folder / "confusion.csv", index=False)
+        pictures = _draw(predictions, splits[-1], report, folder / "figures")
+        page = render("report.html.j2", _page(predictions, splits, report, metrics, pictures))
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    return metrics
+
+
+def refuse_foreign_folder(out: Path, mark: str) -> None:
+    """Raise DataError where ``out`` is a folder with content but without the file ``mark``: it would be replaced."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / mark).exists():
+        raise DataError(f"{out}: holds other files, which would be lost; give a new folder or one that holds {mark}")
+
+
+def write_json(path: Path, value: dict[str, Any], *, sort: bool = False) -> None:
+    """Write ``value`` as indented JSON; NaN is an error."""
+    text = json.dumps(value, indent=2, sort_keys=sort, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _identity(card: dict[str, Any] | None, title: str) -> dict[str, Any]:
+    """What was judged, from the model's card."""
+    card = card or {}
+    loss = card.get("loss") or {"name": title, "kind": "external"}
+    return {
+        "schema": 1,
+        "loss": loss["name"],
+        "kind": loss.get("kind", loss["name"]),
+        "params": loss.get("params", {}),
+        "seed": int(card.get("seed", 1)),
+        "dataset": card.get("dataset"),
+        "model": card.get("model"),
+        "backbone": card.get("backbone"),
+        "train": card.get("train"),
+        "selection": card.get("selection"),
+        "git_commit": card.get("git_commit"),
+        "raregrade_version": __version__,
+    }
+
+
+def _size(predictions: Predictions, split: str) -> dict[str, int]:
+    groups = predictions.groups(split)
+    return {"images": len(groups), "groups": len(set(groups))}
+
+
+def _intervals(
+    predictions: Predictions, splits: list[str], resamples: int, confidence: float
+) -> dict[str, list[float]]:
+    found = {}
+    for split in splits:
+        samples = bootstrap_metrics(
+            predictions.targets(split),
+            [predictions.probs(split)],
+            predictions.groups(split),
+            predictions.label_space,
+            resamples=resamples,
+        )
+        for name, values in samples.items():
+            limits = interval(values[0], confidence)
+            if limits is not None:
+                found[f"{split}_{name}"] = [limits.low, limits.high]
+    return found
+
+
+def _class_table(
+    predictions: Predictions, split: str, metrics: dict[str, float], intervals: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """Support, precision, recall, F1 and AUROC a class; None where undefined."""
+    space = predictions.label_space
+    targets, probs = predictions.targets(split), predictions.probs(split)
+    if space.task == "multilabel":
+        outcomes = label_outcomes(targets, probs, space)
+        hits, support, predicted = outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1), outcomes[:, :, 1].sum(axis=1)
+    else:
+        confusion = confusion_matrix(targets, probs, space)
+        hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return [
+        {
+            "class": name,
+            "support": int(support[i]),
+            "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
+            "recall": float(hits[i] / support[i]) if support[i] else None,
+            "f1": metrics.get(f"{split}_f1_{name}"),
+            "f1_interval": intervals.get(f"{split}_f1_{name}"),
+            "auroc": metrics.get(f"{split}_auroc_{name}"),
+            "auroc_interval": intervals.get(f"{split}_auroc_{name}"),
+        }
+        for i, name in enumerate(space.classes)
+    ]
+
+
+def _confusion_table(predictions: Predictions, split: str) -> pd.DataFrame:
+    space = predictions.label_space
+    targets, probs = predictions.targets(split), predictions.probs(split)
+    if space.task != "multilabel":
+        names = np.array(space.classes, dtype=object)
+        return pd.DataFrame({"actual": names[targets], "predicted": names[predicted_classes(probs)]})
+    known = ~np.isnan(targets)
+    words = np.array(["absent", "present"], dtype=object)
+    return pd.DataFrame(
+        {
+            "actual": words[targets[known].astype(np.int64)],
+            "predicted": words[(probs[known] > THRESHOLD).astype(np.int64)],
+            "label": np.array(space.classes, dtype=object)[np.nonzero(known)[1]],
+        }
+    )
+
+
+def _draw(predictions: Predictions, split: str, report: dict[str, Any], folder: Path) -> dict[str, Path]:
+    """Draw what the task has: name → PNG."""
+    folder.mkdir()
+    space = predictions.label_space
+    targets, probs = predictions.targets(split), predictions.probs(split)
+    drawn = {name: folder / f"{name}.png" for name in ("per_class", "reliability")}
+    figures.draw_per_class(report["classes"][split], drawn["per_class"])
+    figures.draw_reliability(reliability(targets, probs, space), drawn["reliability"])
+    if space.task != "multilabel":
+        drawn["confusion"] = folder / "confusion.png"
+        figures.draw_confusion(confusion_matrix(targets, probs, space), space.classes, drawn["confusion"])
+    areas = {row["class"]: row["auroc"] for row in report["classes"][split] if row["auroc"] is not None}
+    if 0 < len(areas) <= figures.MAX_CURVES:
+        drawn["roc"] = folder / "roc.png"
+        columns = [space.classes.index(name) for name in areas]
+        positive, scores = _one_against_rest(targets, probs, space.num_classes)
+        figures.draw_roc(positive[:, columns], scores[:, columns], areas, drawn["roc"])
+    return drawn
+
+
+def _one_against_rest(
+    targets: npt.NDArray[Any], probs: npt.NDArray[np.float64], num_classes: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """bool [N, K] and scores [N, K], NaN where the label is unknown."""
+    if targets.ndim == 1:
+        return targets[:, None] == np.arange(num_classes), probs
+    return targets == 1, np.where(np.isnan(targets), np.nan, probs)
+
+
+def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, Any]]:
+    """The images that were most confidently wrong: most probable first, then by image name."""
+    space = predictions.label_space
+    targets, probs = predictions.targets(split), predictions.probs(split)
+    images, groups = predictions.image_ids(split), predictions.groups(split)
+    if space.task == "multilabel":
+        wrong = ~np.isnan(targets) & ((probs > THRESHOLD) != (targets == 1))
+        rows, labels = np.nonzero(wrong)
+        surety = np.where(targets == 1, 1 - probs, probs)[rows, labels]
+        actual = [
+            f"{space.classes[k]} {'present' if targets[i, k] == 1 else 'absent'}"
+            for i, k in zip(rows, labels, strict=True)
+        ]
+        guessed = ["absent" if targets[i, k] == 1 else "present" for i, k in zip(rows, labels, strict=True)]
+    else:
+        predicted = predicted_classes(probs)
+        rows = np.flatnonzero(predicted != targets)
+        surety = probs[rows, predicted[rows]]
+        actual = [space.classes[targets[i]] for i in rows]
+        guessed = [space.classes[predicted[i]] for i in rows]
+    order = np.lexsort((images[rows].astype(str), -surety))[:SHOWN_ERRORS]
+    return [
+        {
+            "image": images[rows[i]],
+            "group": groups[rows[i]],
+            "actual": actual[i],
+            "predicted": guessed[i],
+            "probability": float(surety[i]),
+        }
+        for i in order
+    ]
+
+
+def _page(
+    predictions: Predictions,
+    splits: list[str],
+    report: dict[str, Any],
+    metrics: dict[str, float],
+    pictures: dict[str, Path],
+) -> dict[str, Any]:
+    split = splits[-1]
+    alternatives = {
+        "confusion": f"Confusion matrix of the {split} split",
+        "per_class": f"F1 and AUROC by class on the {split} split",
+        "roc": f"ROC curves on the {split} split",
+        "reliability": f"Reliability diagram of the {split} split",
+    }
+    headline = [n for n in headline_metrics(predictions.label_space) if any(f"{s}_{n}" in metrics for s in splits)]
+    return {
+        "title": report["title"],
+        "report": report,
+        "task": predictions.label_space.task,
+        "split": split,
+        "splits": splits,
+        "headline": headline,
+        "meanings": MEANINGS,
+        "metrics": metrics,
+        "classes": report["classes"][split],
+        "figures": {name: figure(path, alternatives[name]) for name, path in pictures.items()},
+        "errors": _confident_errors(predictions, split),
+        "facts": _facts(report),
+    }
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Provenance as (name, value), without what is unknown."""
+    dataset = report["dataset"] or {}
+    train = report["train"] or {}
+    selection = report["selection"] or {}
+    values = [
+        ("Loss", report["loss"] if report["kind"] == report["loss"] else f"{report['loss']} ({report['kind']})"),
+        ("Loss parameters", ", ".join(f"{k} = {v}" for k, v in report["params"].items())),
+        ("Seed", report["seed"]),
+        ("Backbone", report["backbone"] or train.get("backbone")),
+        ("Epoch", f"{selection['epoch']}, best {selection['metric']}" if "epoch" in selection else None),
+        ("Dataset", dataset.get("source")),
+        ("Dataset content", dataset.get("content_hash")),
+        ("Dataset DVC md5", dataset.get("dvc_md5")),
+        ("Model weights, SHA-256", report["model"]),
+        ("Git commit", report["git_commit"]),
+        ("raregrade", report["raregrade_version"]),
+    ]
+    return [(name, str(value)) for name, value in values if value not in (None, "")]

@@ -1,0 +1,222 @@
+"""What every loss shares: the interface to the training loop, checks of input, dtype rules, reductions.
+
+No formula lives here. Shapes in names and comments: B batch, C classes, K labels of a multilabel task, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from raregrade.errors import UserError
+
+Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The classification head that a loss expects.
+
+    ``linear`` returns w·f + b; ``cosine`` returns ``scale`` * cos(w, f), so its logits lie in [-scale, scale];
+    ``coral`` returns w·f + b_k, one weight vector for all outputs. ``raregrade.models.heads.create_head`` builds them.
+    """
+
+    kind: Literal["linear", "cosine", "coral"] = "linear"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of training asks of the training loop.
+
+    Attributes:
+        name: for logs.
+        share: part of the epochs, 0 to 1; a stage of 0 changes the head and trains nothing.
+        sampler: ``shuffle`` (whatever the training configuration says), ``class_balanced``, or ``pk``: batches of
+            ``images_per_class`` images of each of several classes.
+        freeze_backbone: the backbone doesn't change: no gradients, BatchNorm statistics fixed, no dropout.
+        head: what happens to the head as the stage begins: ``keep``, ``new`` (initialised again), ``scale`` (frozen, a
+            learnable factor for each class), ``tau_normalise`` (weights divided by their length to the power tau).
+    """
+
+    name: str
+    share: float = 1.0
+    sampler: Literal["shuffle", "class_balanced", "pk"] = "shuffle"
+    images_per_class: int | None = None
+    freeze_backbone: bool = False
+    head: Literal["keep", "new", "scale", "tau_normalise"] = "keep"
+
+
+class Loss(nn.Module):
+    """Base of all losses on logits.
+
+    Attributes:
+        num_outputs: width of the head.
+        output: how logits become probabilities, a name that ``raregrade.models.outputs`` knows.
+        head: the head that the loss expects.
+        reduction: ``mean`` | ``sum`` over the batch, or ``none`` for one value a sample, [B].
+        stages: the stages of training, most often one.
+        stage: the number of the current stage.
+    """
+
+    stages: tuple[Stage, ...] = (Stage("train"),)
+    stage: int = 0
+
+    def __init__(
+        self,
+        num_outputs: int | None,
+        *,
+        output: str = "softmax",
+        head: HeadSpec | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise UserError(f"reduction {reduction!r} is unknown; allowed: {', '.join(REDUCTIONS)}")
+        self._num_outputs = num_outputs
+        self.output = output
+        self.head = head if head is not None else HeadSpec()
+        self.reduction: Reduction = reduction
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head. Raises UserError for a loss built without the number of classes."""
+        if self._num_outputs is None:
+            raise UserError(f"{type(self).__name__} was built without num_classes; give it, or use create_loss")
+        return self._num_outputs
+
+    def add_constant(self, name: str, value: Tensor | None) -> None:
+        """Keep ``value`` as a buffer in float32 and in float64: float64 logits then get constants of full precision."""
+        self.register_buffer(name, None if value is None else value.float(), persistent=False)
+        self.register_buffer(f"{name}_float64", None if value is None else value.double(), persistent=False)
+
+    def constant(self, name: str, dtype: torch.dtype) -> Tensor:
+        """The constant ``name`` in float32 or float64."""
+        value: Tensor = getattr(self, f"{name}_float64" if dtype is torch.float64 else name)
+        return value.to(dtype)
+
+    def optional_constant(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """As ``constant``, or None where it was given as None."""
+        return None if getattr(self, name) is None else self.constant(name, dtype)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether ``forward`` takes the features [B, D] as third argument in the current stage."""
+        return False
+
+    def set_stage(self, stage: int) -> None:
+        """Called as stage ``stage`` (from 0) of ``stages`` begins."""
+        if not 0 <= stage < len(self.stages):
+            raise UserError(f"stage {stage} doesn't exist; the stages are 0 to {len(self.stages) - 1}")
+        self.stage = stage
+
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch (0 … epochs - 1) for losses that follow a schedule; does nothing here."""
+
+
+def raise_precision(logits: Tensor) -> Tensor:
+    """float16 and bfloat16 to float32; float32 and float64 stay as they are."""
+    if logits.dtype in (torch.float32, torch.float64):
+        return logits
+    if not logits.is_floating_point():
+        raise UserError(f"logits must be floating point, got {logits.dtype}")
+    return logits.float()
+
+
+def check_class_target(logits: Tensor, target: Tensor, num_outputs: int | None, num_classes: int | None = None) -> None:
+    """Check ``logits`` [B, C] against ``target`` int64 [B].
+
+    The range of the target is checked on the CPU outside ``torch.compile`` alone: on a GPU it would wait for the
+    device, in a compiled graph it would break the graph. ``num_classes`` is the range where it isn't C.
+
+    Raises:
+        UserError: wrong shape, dtype or, on the CPU, class index.
+    """
+    if logits.dim() != 2 or target.dim() != 1 or logits.shape[0] != target.shape[0]:
+        raise UserError(
+            f"expected logits [B, C] and target [B], got logits {list(logits.shape)} and target {list(target.shape)}"
+        )
+    if num_outputs is not None and logits.shape[1] != num_outputs:
+        raise UserError(f"the loss was built for {num_outputs} outputs, got logits {list(logits.shape)}")
+    if target.dtype != torch.int64:
+        raise UserError(f"target must be int64 class indices, got {target.dtype}")
+    if target.device.type == "cpu" and not torch.compiler.is_compiling() and target.numel():
+        low, high = torch.aminmax(target)
+        classes = logits.shape[1] if num_classes is None else num_classes
+        if low.item() < 0 or high.item() >= classes:
+            raise UserError(
+                f"target holds class indices from {int(low)} to {int(high)}; "
+                f"the {classes} classes are 0 to {classes - 1}"
+            )
+
+
+def check_label_target(logits: Tensor, target: Tensor, num_outputs: int | None) -> None:
+    """Check ``logits`` [B, K] against a multilabel ``target`` [B, K] of 0, 1 and NaN (unknown).
+
+    Raises:
+        UserError: wrong shape, an integer target, or, on the CPU outside ``torch.compile``, a value outside [0, 1].
+    """
+    if logits.dim() != 2 or logits.shape != target.shape:
+        raise UserError(
+            f"expected logits and target of the same shape [B, K], got logits {list(logits.shape)} "
+            f"and target {list(target.shape)}"
+        )
+    if num_outputs is not None and logits.shape[1] != num_outputs:
+        raise UserError(f"the loss was built for {num_outputs} labels, got logits {list(logits.shape)}")
+    if not target.is_floating_point():
+        raise UserError(f"a multilabel target must be floating point (NaN = unknown), got {target.dtype}")
+
+
+def check_counts(class_counts: Sequence[int] | Tensor, classes: Sequence[str] | None = None) -> Tensor:
+    """``class_counts`` as float64 [C].
+
+    Raises:
+        UserError: fewer than two classes, or a count that isn't a positive finite number; names the class. A loss
+            made from counts is undefined for a class without training images.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64).detach().cpu().clone()
+    if counts.dim() != 1 or len(counts) < 2:
+        raise UserError(f"class_counts must be a list of at least two counts, got shape {list(counts.shape)}")
+    bad = (~(counts > 0) | ~torch.isfinite(counts)).nonzero().flatten().tolist()
+    if bad:
+        named = ", ".join(f"{classes[i] if classes else f'class {i}'}: {counts[i].item():g}" for i in bad)
+        raise UserError(
+            f"class counts must be positive, got {named}. A loss weighted by class counts needs at least one training "
+            "image of each class: change the split, or use a loss without counts such as ce"
+        )
+    return counts
+
+
+def check_class_weights(class_weights: Sequence[float] | Tensor | None, num_classes: int | None) -> Tensor | None:
+    """``class_weights`` as float64 [C], or None. Raises UserError where one is negative, all are 0, or C differs."""
+    if class_weights is None:
+        return None
+    weights = torch.as_tensor(class_weights, dtype=torch.float64).detach().cpu().clone()
+    if weights.dim() != 1 or (num_classes is not None and len(weights) != num_classes):
+        raise UserError(f"class_weights must have one value a class ({num_classes}), got shape {list(weights.shape)}")
+    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not bool((weights > 0).any()):
+        raise UserError(f"class_weights must be finite, none negative and not all 0, got {weights.tolist()}")
+    return weights
+
+
+def check_range(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise UserError unless ``value`` lies between ``low`` and ``high``; ``open_*`` leaves that end out."""
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if not (above and below):
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise UserError(f"{name} = {value!r} is out of range; allowed: {left}{low}, {high}{right}")
+
+
+def reduce(loss: Tensor, reduction: Reduction) -> Tensor:
+    """Mean or sum of a per-sample ``loss`` [B], or ``loss`` itself."""
+    if reduction == "mean":
+        return loss.mean()
+    return loss.sum() if reduction == "sum" else loss

@@ -1,0 +1,102 @@
+"""From image files or bytes to grades and probabilities, with a model folder.
+
+Images take the same way to pixels as in ``raregrade prepare``: the same decoding, resizing and cutting.
+Nothing here knows about MLflow.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from raregrade.data.sources.decode import load_image
+from raregrade.errors import DataError
+from raregrade.labels import LabelSpace
+from raregrade.models.folder import load_model
+
+# A finding is reported where its probability is above this, as the evaluation counts it.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one image.
+
+    Attributes:
+        image: the path, or ``image <i>`` for bytes, counted from 1.
+        grade: name of the most probable class; for ``multilabel`` the names of all findings that are present.
+        probabilities: of every class, in the order of the label space.
+    """
+
+    image: str
+    grade: str | list[str]
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """A trained model that takes images as they come from a camera or an archive.
+
+    Args:
+        model_folder: what ``raregrade train`` wrote.
+        device: where torch computes.
+
+    Raises:
+        ModelError: not a model folder, or a broken one.
+    """
+
+    def __init__(self, model_folder: Path, device: str = "cpu") -> None:
+        self.model = load_model(model_folder, device)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return self.model.label_space
+
+    def predict(self, images: Sequence[Path | bytes], batch_size: int = 64) -> list[Prediction]:
+        """Grade ``images``: files, or the content of files (PNG, JPEG …), decoded ``batch_size`` at a time.
+
+        Raises:
+            DataError: an image that cannot be read, by name.
+        """
+        return [
+            Prediction(_name(image, i), decide(row, self.label_space), _by_class(row, self.label_space))
+            for i, (image, row) in enumerate(zip(images, self.probabilities(images, batch_size), strict=True))
+        ]
+
+    def probabilities(self, images: Sequence[Path | bytes], batch_size: int = 64) -> npt.NDArray[np.float64]:
+        """Probabilities [N, K] of ``images``; see ``predict``."""
+        parts = [np.zeros((0, self.label_space.num_classes))]
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            pixels = np.stack([self._pixels(image, start + i) for i, image in enumerate(batch)])
+            parts.append(self.model.probabilities(self.model.predict(pixels, batch_size)))
+        return np.concatenate(parts)
+
+    def _pixels(self, image: Path | bytes, index: int) -> npt.NDArray[np.uint8]:
+        color = "grey" if self.model.channels == 1 else "rgb"
+        if not isinstance(image, bytes):
+            return load_image(Path(image), self.model.image_size, color)
+        try:  # Pillow opens a file's content as it opens a file
+            return load_image(cast(Path, io.BytesIO(image)), self.model.image_size, color)
+        except DataError as err:
+            raise DataError(f"{_name(image, index)}: not a readable image ({len(image)} bytes)") from err
+
+
+def decide(probabilities: npt.NDArray[np.float64], label_space: LabelSpace) -> str | list[str]:
+    """The grade for ``probabilities`` [K] of one image; see ``Prediction``."""
+    if label_space.task == "multilabel":
+        return [name for name, p in zip(label_space.classes, probabilities, strict=True) if p > THRESHOLD]
+    return label_space.classes[int(np.argmax(probabilities))]
+
+
+def _name(image: Path | bytes, index: int) -> str:
+    return f"image {index + 1}" if isinstance(image, bytes) else str(image)
+
+
+def _by_class(row: npt.NDArray[np.float64], label_space: LabelSpace) -> dict[str, float]:
+    return {name: float(p) for name, p in zip(label_space.classes, row, strict=True)}

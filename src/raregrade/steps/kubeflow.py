@@ -1,0 +1,162 @@
+"""What a Kubeflow component hands over: sections in, descriptions of artifacts out.
+
+A component runs in an image that holds ``raregrade`` alone, so what its body needs beside the step is
+here. Artifacts are taken as they are (``path``, ``metadata``, ``log_…``); kfp is never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from raregrade.config import PrepareSection
+from raregrade.config.base import ConfigModel
+from raregrade.tracking import Tracking
+
+# Set on a cluster from the pod's label, on one machine by the runner: the id of the pipeline run.
+GROUP_VARIABLE = "RAREGRADE_GROUP"
+# A folder that outlives the task, where there is one: an interrupted training continues from it.
+CHECKPOINTS_VARIABLE = "RAREGRADE_CHECKPOINTS"
+
+Section = TypeVar("Section", bound=ConfigModel)
+
+
+class Artifact(Protocol):
+    """The part of ``kfp.dsl.Artifact`` that is used here."""
+
+    metadata: dict[str, Any]
+
+    @property
+    def path(self) -> str: ...
+
+
+class Metrics(Artifact, Protocol):
+    """The part of ``kfp.dsl.Metrics`` that is used here."""
+
+    def log_metric(self, metric: str, value: float) -> None: ...
+
+
+class ClassificationMetrics(Artifact, Protocol):
+    """The part of ``kfp.dsl.ClassificationMetrics`` that is used here."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None: ...
+
+
+def to_wire(section: ConfigModel) -> dict[str, Any]:
+    """A section as JSON values that pass through Kubeflow unchanged: no nulls, which kfp refuses.
+
+    Raises:
+        ValueError: a null that is not the default of its key, which ``from_wire`` could not restore.
+    """
+    value = section.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if from_wire(type(section), value) != section:
+        raise ValueError(f"{type(section).__name__} has a null that is not its key's default: {section!r}")
+    return value
+
+
+def from_wire(kind: type[Section], value: dict[str, Any]) -> Section:
+    """Inverse of ``to_wire``. Kubeflow holds every number as a double, so whole ones are read as integers."""
+    return kind.model_validate_json(json.dumps(_whole_numbers(value)))
+
+
+def with_raw_data(section: PrepareSection, raw_data: str) -> PrepareSection:
+    """``section`` with the images read from ``raw_data``, a path or mounted volume; unchanged where that is empty."""
+    if not raw_data:
+        return section
+    return section.model_copy(update={"data": section.data.model_copy(update={"path": raw_data})})
+
+
+def tracking(uri: str, experiment: str) -> Tracking:
+    """Where a task logs: under the parent run of its pipeline run."""
+    return Tracking(uri=uri, experiment=experiment, group=os.environ.get(GROUP_VARIABLE, ""))
+
+
+def checkpoints() -> Path | None:
+    """Where a training task keeps its checkpoints; None where nothing outlives the task."""
+    folder = os.environ.get(CHECKPOINTS_VARIABLE)
+    return Path(folder) if folder else None
+
+
+def describe_dataset(dataset: Artifact, revision: str) -> None:
+    """Put what names a prepared dataset into the artifact's metadata."""
+    info = _read_json(Path(dataset.path) / "dataset.json")
+    keys = ("content_hash", "num_images", "image_size", "channels", "counts", "source", "label_space", "images")
+    dataset.metadata.update({key: info[key] for key in keys if key in info} | {"revision": revision})
+
+
+def describe_model(model: Artifact) -> None:
+    """Put loss, seed and the metric that selected the epoch into the artifact's metadata."""
+    card = _read_json(Path(model.path) / "model.json")
+    keys = ("seed", "backbone", "selection", "dataset", "git_commit")
+    model.metadata.update(
+        {"framework": "pytorch", "loss": card["loss"]["name"]}
+        | {key: card[key] for key in keys if card.get(key) is not None}
+    )
+
+
+def describe_report(report: Artifact, page: Artifact, metrics: Metrics, confusion: ClassificationMetrics) -> None:
+    """Hand over a report: its page, its metrics, and the confusion matrix of the test split where there is one."""
+    folder = Path(report.path)
+    about = _read_json(folder / "report.json")
+    report.metadata.update({key: about[key] for key in ("loss", "seed") if about.get(key) is not None})
+    shutil.copyfile(folder / "report.html", page.path)
+    _log_metrics(metrics, _read_json(folder / "metrics.json"))
+    table = folder / "confusion.csv"
+    if table.is_file():
+        classes = list(about["label_space"]["classes"])
+        confusion.log_confusion_matrix(classes, _confusion_matrix(table, classes))
+
+
+def describe_comparison(comparison: Artifact, page: Artifact, metrics: Metrics) -> None:
+    """Hand over a comparison: its page, the winner, and each loss's mean of the metric that chose it."""
+    folder = Path(comparison.path)
+    result = _read_json(folder / "comparison.json")
+    comparison.metadata.update({"winner": result["winner"], "baseline": result["baseline"]})
+    shutil.copyfile(folder / "comparison.html", page.path)
+    chosen_by = f"val_{result['selection_metric']}"
+    _log_metrics(
+        metrics,
+        {f"{chosen_by} {name}": loss["metrics"][chosen_by]["mean"] for name, loss in result["losses"].items()},
+    )
+
+
+def describe_registration(registration: Artifact) -> None:
+    """Put the outcome of the gate into the artifact's metadata."""
+    outcome = _read_json(Path(registration.path) / "registered.json")
+    registration.metadata.update({key: value for key, value in outcome.items() if value is not None})
+
+
+def _log_metrics(metrics: Metrics, values: dict[str, float | None]) -> None:
+    """Log what is a number: Kubeflow's metadata holds neither null nor NaN."""
+    for name, value in values.items():
+        if value is not None and math.isfinite(value):
+            metrics.log_metric(name, value)
+
+
+def _confusion_matrix(table: Path, classes: list[str]) -> list[list[int]]:
+    """Count a table of ``actual,predicted`` class names into rows (actual) and columns (predicted)."""
+    import pandas as pd
+
+    # A class may be called "none" or "NA": names are text, never missing values.
+    pairs = pd.read_csv(table, dtype=str, keep_default_na=False)
+    counts = pd.crosstab(pairs["actual"], pairs["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
+    return [[int(n) for n in row] for row in counts.to_numpy()]
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

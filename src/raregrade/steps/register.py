@@ -1,0 +1,50 @@
+"""Step ``register``: the winner of a comparison through the gate into the model registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raregrade.atomic import write_text
+from raregrade.config import RegisterSection
+from raregrade.data.manifest import PreparedDataset
+from raregrade.tracking import Tracking
+
+
+def register(
+    section: RegisterSection,
+    comparison: Path,
+    models: Sequence[Path],
+    data: Path,
+    out: Path,
+    *,
+    tracking: Tracking,
+) -> dict[str, Any]:
+    """Apply the gate to the winner of ``comparison`` and register it if it passes.
+
+    A refusal is a result: it is written to ``out`` like a registration, with its reasons.
+
+    Args:
+        section: gate and registered name.
+        comparison: the folder that ``compare`` wrote.
+        models: the model folders of all candidates.
+        data: the prepared dataset they were trained on.
+        out: the file ``registered.json``.
+        tracking: the MLflow server whose registry is used.
+    """
+    from raregrade.registry.register import register_winner
+
+    dataset = PreparedDataset.open(data)
+    result = register_winner(
+        comparison=comparison,
+        models=models,
+        data=data,
+        gate=section.gate,
+        name=section.register_.name,
+        tracking=tracking.for_dataset(dataset.content_hash),
+    )
+    value = result.to_json()
+    write_text(out, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    return value

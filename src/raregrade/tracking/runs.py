@@ -1,0 +1,343 @@
+"""One MLflow run a step, under one parent run a pipeline.
+
+The parent belongs to no process: it is found by the tag ``raregrade.group`` or created under a lock, so
+steps that run in processes and containers of their own meet under it. Files on disk are what later
+steps read; MLflow is a view of them. A store that goes away while a step works therefore costs the log,
+with a warning, and not the work. How a store is reached is the business of ``connection``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raregrade.errors import ConfigError, InterruptedRunError
+from raregrade.tracking.connection import NO_TRACKING, Connection, as_user_error, connect, sqlite_path, store_lock
+from raregrade.tracking.lineage import DatasetIdentity, git_commit
+from raregrade.tracking.values import dataset_input, flatten_params, metric_entities, tag_values
+
+if TYPE_CHECKING:
+    from raregrade.config import Params
+
+GROUP_TAG = "raregrade.group"
+STEP_TAG = "raregrade.step"
+PARENT_STEP = "pipeline"
+_PARENT_TAG = "mlflow.parentRunId"
+_NOTE_TAG = "mlflow.note.content"
+_STOPPED = (KeyboardInterrupt, SystemExit, InterruptedRunError)
+_SETTLE_SECONDS = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where runs are logged.
+
+    Attributes:
+        uri: an MLflow tracking URI; with ``none`` nothing is logged and mlflow is never imported.
+        experiment: name of the MLflow experiment, created where it is missing.
+        group: names the parent run that steps share; empty means no parent.
+        params_hash: of the parameters of the pipeline, from which ``for_dataset`` makes the group.
+    """
+
+    uri: str
+    experiment: str
+    group: str = ""
+    params_hash: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.:-]{0,100}", self.group):
+            raise ConfigError(
+                f"tracking group {self.group!r}: expected at most 100 letters, digits and . : _ - "
+                "(it comes from RAREGRADE_GROUP where that is set)"
+            )
+
+    @classmethod
+    def of(cls, params: Params) -> Tracking:
+        """Where the steps of ``params`` log; ``for_dataset`` completes it once the data are known."""
+        return cls(params.tracking.uri, params.tracking.experiment, params_hash=_params_hash(params))
+
+    @property
+    def enabled(self) -> bool:
+        return self.uri != NO_TRACKING
+
+    def for_dataset(self, content_hash: str) -> Tracking:
+        """With the group of the pipeline that works on this dataset.
+
+        A group that is set stays; then ``RAREGRADE_GROUP`` (on Kubeflow the job's id) counts, then 12 hex
+        characters of a hash of parameters and data.
+        """
+        group = self.group or os.environ.get("RAREGRADE_GROUP", "").strip()
+        group = group or hashlib.sha256(f"{self.params_hash}\n{content_hash}".encode()).hexdigest()[:12]
+        return replace(self, group=group)
+
+
+class StepRun:
+    """The run of a step as the step sees it. This base logs nothing: it is the run of ``tracking.uri: none``."""
+
+    run_id: str | None = None
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log ``params``; nested mappings become dotted names, values over MLflow's limit are cut with a warning."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log ``metrics`` at ``step`` (the epoch) in one request; values that are not finite are left out."""
+
+    def log_artifacts(self, path: Path, under: str = "") -> None:
+        """Upload the file or folder ``path`` into the run's folder ``under``."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags on the run."""
+
+    def describe_pipeline(self, note: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Add a paragraph (Markdown) to the parent's description and log ``metrics`` on the parent."""
+
+
+def group_of(params: Params, dataset_hash: str) -> str:
+    """The tag that the steps of one pipeline share; see ``Tracking.for_dataset``."""
+    return Tracking.of(params).for_dataset(dataset_hash).group
+
+
+@contextmanager
+def start_step(
+    tracking: Tracking,
+    step: str,
+    *,
+    name: str,
+    data: DatasetIdentity | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[StepRun]:
+    """Open the run of a step; on leaving, it is FINISHED, FAILED, or KILLED where the user stopped it.
+
+    Args:
+        tracking: where to log.
+        step: name of the step, such as ``train``.
+        name: what people see in the list of runs, such as ``train cdw_ce seed 1``. A step that is run
+            again in the same group under the same name replaces the earlier attempt in the parent's status.
+        data: the dataset that the step reads.
+        tags: further tags.
+
+    Raises:
+        UserError: the store cannot be reached or refuses.
+    """
+    if not tracking.enabled:
+        yield StepRun()
+        return
+    run = _LoggedRun.open(tracking, step, name, data, tags or {})
+    try:
+        yield run
+    except BaseException as err:
+        run.close("KILLED" if isinstance(err, _STOPPED) else "FAILED", err)
+        raise
+    run.close("FINISHED")
+
+
+class _LoggedRun(StepRun):
+    def __init__(self, connection: Connection, tracking: Tracking, run_id: str, parent_id: str | None) -> None:
+        self.connection = connection
+        self.tracking = tracking
+        self.run_id: str = run_id
+        self.parent_id = parent_id
+        self._lost = False
+
+    @classmethod
+    def open(
+        cls, tracking: Tracking, step: str, name: str, data: DatasetIdentity | None, tags: Mapping[str, str]
+    ) -> _LoggedRun:
+        connection = connect(tracking.uri, tracking.experiment)
+        client = connection.client
+        with as_user_error(tracking.uri):
+            common = _common_tags(step, data) | ({GROUP_TAG: tracking.group} if tracking.group else {})
+            parent_id = _parent_run(connection, tracking, common) if tracking.group else None
+            own = {_PARENT_TAG: parent_id} if parent_id else {}
+            created = client.create_run(
+                connection.experiment_id, run_name=name, tags=tag_values({**common, **own, **tags})
+            )
+            run = cls(connection, tracking, created.info.run_id, parent_id)
+            if data is not None:
+                client.log_inputs(run.run_id, datasets=[dataset_input(data, step)])
+        return run
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entities = [Param(k, v) for k, v in flatten_params(params).items()]
+        for start in range(0, len(entities), 100):
+            batch = entities[start : start + 100]
+            self._send(self.connection.client.log_batch, self.run_id, params=batch)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        self._log_metrics(self.run_id, metrics, step)
+
+    def log_artifacts(self, path: Path, under: str = "") -> None:
+        if not path.exists():
+            raise FileNotFoundError(path)
+        send = self.connection.client.log_artifacts if path.is_dir() else self.connection.client.log_artifact
+        self._send(send, self.run_id, str(path), under or None)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        for key, value in tag_values(tags).items():
+            self._send(self.connection.client.set_tag, self.run_id, key, value)
+
+    def describe_pipeline(self, note: str, metrics: Mapping[str, float] | None = None) -> None:
+        parent_id = self.parent_id
+        if parent_id is None:
+            return
+
+        def append() -> None:
+            client = self.connection.client
+            with store_lock(self.tracking.uri, self.tracking.experiment):
+                before = client.get_run(parent_id).data.tags.get(_NOTE_TAG, "")
+                if note not in before:
+                    client.set_tag(parent_id, _NOTE_TAG, f"{before}\n\n{note}".strip())
+
+        self._send(append)
+        self._log_metrics(parent_id, metrics or {}, 0)
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """End the run with ``status`` and bring the parent's status up to date."""
+        if error is not None:
+            text = str(error).strip() or type(error).__name__
+            self.set_tags({"raregrade.error": text[:500]})
+        self._send(self.connection.client.set_terminated, self.run_id, status)
+        if self.parent_id is not None:
+            self._send(self._close_parent)
+
+    def _close_parent(self) -> None:
+        """FAILED where the last attempt of some step failed or was stopped, else FINISHED.
+
+        No step knows whether it is the last of its pipeline; a parent left RUNNING would stay so forever.
+        """
+        client = self.connection.client
+        with store_lock(self.tracking.uri, self.tracking.experiment):
+            children = client.search_runs(
+                [self.connection.experiment_id],
+                f"tags.`{_PARENT_TAG}` = '{self.parent_id}'",
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+            )
+            latest = {child.info.run_name: child.info.status for child in children}
+            failed = any(status in ("FAILED", "KILLED") for status in latest.values())
+            client.set_terminated(self.parent_id, "FAILED" if failed else "FINISHED")
+
+    def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        entities = metric_entities(metrics, step)
+        for start in range(0, len(entities), 1000):
+            batch = entities[start : start + 1000]
+            self._send(self.connection.client.log_batch, run_id, metrics=batch)
+
+    def _send(self, call: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Run ``call``; where the store has gone away, warn once and log nothing from then on.
+
+        What MLflow refuses as a wrong value is a mistake of ours and is raised.
+        """
+        if self._lost:
+            return
+        try:
+            call(*arguments, **named)
+        except Exception as err:
+            if getattr(err, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                raise
+            self._lost = True
+            _logger.warning(
+                "MLflow at %s no longer takes what is logged (%s: %s); run %s is incomplete there from here on. "
+                "Results on disk are complete.",
+                self.tracking.uri,
+                type(err).__name__,
+                str(err).strip().split("\n")[0],
+                self.run_id,
+            )
+
+
+def _params_hash(params: Params) -> str:
+    """Where runs are logged changes nothing in what is computed, so ``tracking`` does not count."""
+    content = {key: value for key, value in params.to_dict().items() if key != "tracking"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _common_tags(step: str, data: DatasetIdentity | None) -> dict[str, str]:
+    tags = {
+        STEP_TAG: step,
+        "mlflow.user": _user(),
+        "mlflow.source.name": f"raregrade {step}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git_commit(),
+    }
+    if data is not None:
+        tags["raregrade.dataset.source"] = data.source
+        tags["raregrade.dataset.content_hash"] = data.content_hash
+        if data.dvc_md5:
+            tags["raregrade.dataset.dvc_md5"] = data.dvc_md5
+    return tags
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return "unknown"
+
+
+def _parent_run(connection: Connection, tracking: Tracking, common: Mapping[str, str]) -> str:
+    """The parent of the group, created where there is none."""
+    with store_lock(tracking.uri, tracking.experiment):
+        found = _parents(connection, tracking.group)
+        if found:
+            parent_id = found[0]
+            connection.client.update_run(parent_id, status="RUNNING")
+            return parent_id
+        tags = {
+            **{key: common[key] for key in common if key != "mlflow.source.name"},
+            STEP_TAG: PARENT_STEP,
+            "mlflow.source.name": "raregrade",
+            _NOTE_TAG: _note(tracking.group),
+        }
+        created = connection.client.create_run(
+            connection.experiment_id, run_name=f"pipeline {tracking.group[:12]}", tags=tag_values(tags)
+        )
+        if sqlite_path(tracking.uri) is not None:
+            return str(created.info.run_id)
+    return _settle(connection, tracking.group, str(created.info.run_id))
+
+
+def _settle(connection: Connection, group: str, created: str) -> str:
+    """Agree on one parent with processes on other machines, where the lock does not reach.
+
+    All that found no parent created one; after a moment all see the same list and take its first.
+    """
+    time.sleep(_SETTLE_SECONDS)
+    first = next(iter(_parents(connection, group)), created)
+    if first != created:
+        connection.client.delete_run(created)
+    return first
+
+
+def _parents(connection: Connection, group: str) -> list[str]:
+    """Ids of the parent runs of ``group``, in an order that every process sees."""
+    runs = connection.client.search_runs(
+        [connection.experiment_id],
+        f"tags.`{GROUP_TAG}` = '{group}' and tags.`{STEP_TAG}` = '{PARENT_STEP}'",
+        max_results=100,
+    )
+    return [run.info.run_id for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))]
+
+
+def _note(group: str) -> str:
+    return (
+        "**One pipeline of raregrade**: the same data and the same parameters, trained with each loss.\n\n"
+        "Each run below is one step. `train …` holds parameters and metrics per epoch, `evaluate …` the metrics of "
+        "that model on validation and test, `compare` the table of losses, `register` what the gate decided.\n\n"
+        f"Steps find this run by the tag `{GROUP_TAG}` = `{group}`, a hash of parameters and data (on Kubeflow the "
+        "job's id): change either, and a new one starts. Steps that DVC restored from its cache log nothing."
+    )

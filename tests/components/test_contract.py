@@ -1,0 +1,108 @@
+"""What holds for every component, whatever it does: metadata, image, nothing installed at run time."""
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.image import IMAGE
+from raregrade import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = sorted(p.parent for p in (ROOT / "components").glob("*/component.py"))
+KFP_TYPES = {"Dict": "dict", "String": "str"}
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request):
+    return request.param
+
+
+@pytest.fixture
+def component(folder):
+    return getattr(importlib.import_module(f"components.{folder.name}.component"), folder.name)
+
+
+@pytest.fixture
+def metadata(folder):
+    return yaml.safe_load((folder / "metadata.yaml").read_text())
+
+
+def artifact_type(spec):
+    name = spec.type.split("@")[0].removeprefix("system.")
+    return f"list[{name}]" if spec.is_artifact_list else name
+
+
+def types_of(specs):
+    return {
+        name: artifact_type(spec) if spec.type.startswith("system.") else KFP_TYPES.get(spec.type, spec.type)
+        for name, spec in (specs or {}).items()
+    }
+
+
+def test_there_are_the_five_components_of_the_main_job():
+    assert [f.name for f in FOLDERS] == [
+        "compare_models",
+        "evaluate_model",
+        "prepare_dataset",
+        "register_model",
+        "train_model",
+    ]
+
+
+def test_metadata_names_the_folder_and_says_what_the_component_says(folder, component, metadata):
+    assert metadata["name"] == folder.name
+    assert metadata["description"] == component.description
+    assert metadata["tags"]
+
+
+def test_metadata_lists_the_inputs_and_outputs_with_their_types(component, metadata):
+    spec = component.component_spec
+    assert {k: v["type"] for k, v in metadata["inputs"].items()} == types_of(spec.inputs)
+    assert {k: v["type"] for k, v in metadata["outputs"].items()} == types_of(spec.outputs)
+    assert all(entry["description"] for entry in [*metadata["inputs"].values(), *metadata["outputs"].values()])
+
+
+def test_the_image_is_the_one_resolved_in_one_place(component):
+    assert component.component_spec.implementation.container.image == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("variable", "image"), [("", f"localhost/raregrade:{__version__}"), ("r.example/x:1", "r.example/x:1")]
+)
+def test_the_image_follows_the_environment_variable_or_the_package_version(variable, image):
+    code = "from components.image import IMAGE; print(IMAGE)"
+    environment = {**os.environ, "RAREGRADE_IMAGE": variable}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == image
+
+
+def test_nothing_is_installed_when_the_component_runs(component):
+    container = component.component_spec.implementation.container
+    text = "\n".join([*container.command, *container.args])
+    assert "pip install" not in text
+    assert "ensurepip" not in text
+
+
+def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder, metadata):
+    """No branches, loops or arithmetic: what is to be computed belongs in the step."""
+    (function,) = [n for n in ast.parse((folder / "component.py").read_text()).body if isinstance(n, ast.FunctionDef)]
+    assert not [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.If | ast.For | ast.While | ast.BinOp) and not isinstance(getattr(n, "op", None), ast.Div)
+    ]
+    statements = [n for n in function.body[1:] if not isinstance(n, ast.ImportFrom)]
+    assert all(isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) for n in statements)
+    step, hand_over = (n.value.func for n in statements)
+    assert (step.id, hand_over.value.id) == (metadata["step"], "kubeflow")
+    imports = [n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom)]
+    assert f"raregrade.steps.{metadata['step']}" in imports
+    assert all(name.split(".")[0] in ("raregrade", "pathlib") for name in imports)

@@ -1,0 +1,18 @@
+"""Every parameters file of the repository loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raregrade.config import load_params, params_from_dict
+
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "configs").rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_parameters_file_of_the_repository_loads_and_survives_a_round_trip(path: Path) -> None:
+    params = load_params(path)
+    assert params_from_dict(params.to_dict()) == params

@@ -1,0 +1,45 @@
+"""The repository root on the import path, a params.yaml, and a folder to work in like a checkout."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+os.environ.pop("RAREGRADE_IMAGE", None)
+
+
+@pytest.fixture
+def raw_params():
+    """A params.yaml that trains in seconds: 40 patients, images of 32 px, one epoch."""
+    return {
+        "seed": 35,
+        "phantom": {"patients": 40, "image_size": 32},
+        "data": {
+            "source": "phantom",
+            "path": "data/raw/phantom",
+            "task": "ordinal",
+            "classes": ["none", "mild", "moderate", "severe"],
+            "image_size": 32,
+        },
+        "train": {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1, "lr": 1e-3},
+        "losses": {"ce": {}, "cdw_ce": {"power": 2.0}},
+        "compare": {"losses": ["ce", "cdw_ce"], "seeds": [1, 2], "baseline": "ce", "resamples": 200},
+        "gate": [{"metric": "val_qwk", "threshold": -1.0}],
+        "register": {"name": "phantom-severity"},
+        "tracking": {"uri": "none", "experiment": "pipelines"},
+    }
+
+
+@pytest.fixture
+def workplace(tmp_path, raw_params, monkeypatch):
+    """A working folder with the pipelines and params.yaml in it."""
+    for name in ("pipelines", "components"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

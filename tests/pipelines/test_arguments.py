@@ -1,0 +1,97 @@
+import copy
+import inspect
+import json
+
+import pytest
+import yaml
+
+from pipelines.arguments import loop_items, pipeline_arguments
+from pipelines.compare_losses import compare_losses
+from raregrade.config import params_from_dict, section, section_keys
+from raregrade.steps.kubeflow import from_wire
+
+
+@pytest.fixture
+def params(raw_params):
+    return params_from_dict(raw_params)
+
+
+def arguments_of(raw):
+    return pipeline_arguments(params_from_dict(raw), raw_data="data/raw/phantom", data_revision="r1")
+
+
+# The argument of the pipeline that carries the section of each step.
+ARGUMENT = {"prepare": "prepare", "train": "runs", "evaluate": "evaluate", "compare": "compare", "register": "register"}
+
+# One change under each key of params.yaml that a step may read.
+CHANGES = {
+    "seed": lambda raw: raw.update(seed=36),
+    "data": lambda raw: raw["data"].update(image_size=48),
+    "train": lambda raw: raw["train"].update(epochs=2),
+    "train.selection_metric": lambda raw: raw["train"].update(selection_metric="mae"),
+    "losses.cdw_ce": lambda raw: raw["losses"]["cdw_ce"].update(power=3.0),
+    "evaluate": lambda raw: raw.update(evaluate={"batch_size": 7}),
+    "compare": lambda raw: raw["compare"].update(resamples=300),
+    "gate": lambda raw: raw["gate"][0].update(threshold=0.1),
+    "register": lambda raw: raw["register"].update(name="other"),
+    "phantom": lambda raw: raw["phantom"].update(patients=41),
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_change_of_a_key_reaches_the_steps_that_read_it_and_no_other(raw_params, key):
+    before = arguments_of(raw_params)
+    changed = copy.deepcopy(raw_params)
+    CHANGES[key](changed)
+    after = arguments_of(changed)
+    reached = {step for step, argument in ARGUMENT.items() if before[argument] != after[argument]}
+    read = {step for step in ARGUMENT if any(key == k or key.startswith(f"{k}.") for k in section_keys(step, "cdw_ce"))}
+    assert reached == read
+
+
+def test_a_change_of_one_loss_leaves_the_items_of_the_others_alone(raw_params):
+    before = arguments_of(raw_params)["runs"]
+    raw_params["losses"]["cdw_ce"]["power"] = 3.0
+    after = arguments_of(raw_params)["runs"]
+    assert [item["loss"] for item, other in zip(before, after, strict=True) if item != other] == ["cdw_ce", "cdw_ce"]
+
+
+def test_there_is_one_item_for_each_loss_and_seed(params):
+    items = [(item["loss"], item["seed"]) for item in loop_items(params)]
+    assert items == [("ce", 1), ("ce", 2), ("cdw_ce", 1), ("cdw_ce", 2)]
+
+
+def test_only_the_losses_of_the_comparison_are_trained(raw_params):
+    raw_params["losses"]["lmf"] = {}
+    assert {item["loss"] for item in arguments_of(raw_params)["runs"]} == {"ce", "cdw_ce"}
+
+
+def test_every_section_arrives_as_it_was(params):
+    arguments = pipeline_arguments(params, raw_data="x")
+    through_kubeflow = json.loads(json.dumps(arguments), parse_int=float)  # which holds every number as a double
+    for step in ("prepare", "evaluate", "compare", "register"):
+        expected = section(params, step)
+        assert from_wire(type(expected), through_kubeflow[step]) == expected
+    for item in through_kubeflow["runs"]:
+        expected = section(params, "train", item["loss"])
+        assert from_wire(type(expected), item["section"]) == expected
+
+
+def test_the_arguments_are_those_of_the_pipeline(params):
+    signature = inspect.signature(compare_losses.pipeline_func)
+    assert list(pipeline_arguments(params, raw_data="x")) == list(signature.parameters)
+
+
+def test_data_that_dvc_does_not_track_are_never_taken_from_the_cache(params, tmp_path):
+    revisions = {pipeline_arguments(params, raw_data=str(tmp_path))["data_revision"] for _ in range(3)}
+    assert len(revisions) == 3
+
+
+def test_data_that_dvc_tracks_are_known_by_their_md5(params, tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    lock = {"schema": "2.0", "stages": {"phantom": {"cmd": "x", "outs": [{"path": "raw", "md5": "0123abc.dir"}]}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    (tmp_path / "raw").mkdir()
+    arguments = pipeline_arguments(params, raw_data=str(tmp_path / "raw"))
+    assert arguments["data_revision"] == "0123abc.dir"

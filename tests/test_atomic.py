@@ -1,0 +1,92 @@
+"""Atomic writing: the final name holds the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raregrade.atomic import atomic_file, atomic_folder, write_text
+
+
+def test_a_file_appears_under_its_name_and_nothing_else_is_left(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("content")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.txt"]
+    assert (tmp_path / "new" / "a.txt").read_text() == "content"
+
+
+def test_the_temporary_file_keeps_the_suffix_so_that_writers_that_look_at_it_work(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "table.parquet") as temporary:
+        assert temporary.suffix == ".parquet"
+        assert temporary.parent == tmp_path
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_has_the_permissions_of_the_umask_and_not_those_of_a_temporary_file(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "x")
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "b").touch()
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "κ ≥ 0.6\n")
+    assert (tmp_path / "a.txt").read_bytes() == "κ ≥ 0.6\n".encode()
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "stale").touch()
+    with atomic_folder(out) as folder:
+        (folder / "fresh").touch()
+        assert (out / "stale").exists()
+    assert [p.name for p in out.iterdir()] == ["fresh"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    with pytest.raises(RuntimeError), atomic_folder(out) as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    assert [p.name for p in out.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_killed_process_leaves_no_folder_of_the_final_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from raregrade.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').touch(); print('writing', flush=True); time.sleep(60)\n"
+    )
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert not out.exists()

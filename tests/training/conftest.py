@@ -1,0 +1,58 @@
+"""What training tests share: a tiny dataset and settings under which an epoch takes a fraction of a second."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from raregrade.config import LOSS_PARAMS, AugmentConfig, LossChoice, TrainConfig, TrainSection
+
+
+class RecordingReporter:
+    """Remembers what it was told; sends this process SIGTERM after ``stop_after`` steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.resumed_at = -1
+        self.steps = 0
+        self.rows: list[dict[str, float]] = []
+
+    def started(self, *, resumed_at: int, epochs: int, images: int, device: str, precision: str) -> None:
+        self.resumed_at = resumed_at
+
+    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        self.steps += 1
+        if self.steps == self.stop_after:
+            signal.raise_signal(signal.SIGTERM)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+
+@pytest.fixture
+def reporter() -> type[RecordingReporter]:
+    return RecordingReporter
+
+
+def tiny_section(kind: str = "ce", **train: object) -> TrainSection:
+    settings = {
+        "backbone": "resnet10t",
+        "epochs": 2,
+        "batch_size": 16,
+        "lr": 1e-3,
+        "precision": "float32",
+        "threads": 1,
+        "augment": AugmentConfig(),
+    } | train
+    return TrainSection(
+        train=TrainConfig(**settings), loss=LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind]())
+    )
+
+
+@pytest.fixture
+def section() -> object:
+    return tiny_section
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
