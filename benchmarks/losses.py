@@ -5,20 +5,21 @@
     python benchmarks/losses.py --check                  # exit code 1 where a bar is missed
     python benchmarks/losses.py --training-step          # beside a ResNet-18 step at 64 px
 
-All losses of a size are timed in turn, round after round, so that what else the machine does falls on all of them; a
-ratio is the median over the rounds. Beside them run a plain per-sample Python loop of CDW-CE and dlordinal's CDW-CE.
+All losses of a size are timed in turn, in short blocks, round after round; the least time of a loss is what it costs
+when nothing else disturbs it. Beside them run a plain per-sample Python loop of CDW-CE and dlordinal's CDW-CE.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import timm
 import torch
+from dlordinal.losses import CDWCELoss as DlordinalCDWCE
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,7 +43,8 @@ BARS: dict[tuple[str, str], float] = {
 }
 # The same against dlordinal's CDW-CE.
 DLORDINAL_BARS: dict[str, float] = {"512x4": 1.0, "4096x21": 1.15}
-BASELINES = ("cross_entropy", "binary_cross_entropy")
+BLOCK_SECONDS = 0.002
+LOOP_BATCH = 512  # the Python loop takes some 20 s at 4096x21
 PYTHON_LOOP, DLORDINAL = "cdw_ce, Python loop", "cdw_ce, dlordinal"
 
 
@@ -74,8 +76,6 @@ def python_loop_cdw_ce(logits: Tensor, target: Tensor, power: float = 5.0) -> Te
 
 
 def single_label_cases(batch: int, classes: int, device: torch.device, compiled: bool) -> list[Case]:
-    from dlordinal.losses import CDWCELoss as DlordinalCDWCE
-
     space = LabelSpace("ordinal", tuple(f"grade {i}" for i in range(classes)))
     counts = [max(10, 1000 // 2**i) for i in range(classes)]
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +88,8 @@ def single_label_cases(batch: int, classes: int, device: torch.device, compiled:
     for form in ("dead_zone", "tighten"):
         losses[f"cdw_ce, {form}"] = CDWCELoss(margin=0.05, margin_form=form, num_classes=classes)  # type: ignore[arg-type]
     losses[DLORDINAL] = DlordinalCDWCE(classes, alpha=5.0)
-    losses[PYTHON_LOOP] = python_loop_cdw_ce
+    if batch <= LOOP_BATCH:
+        losses[PYTHON_LOOP] = python_loop_cdw_ce
     cases = []
     for name, loss in losses.items():
         width = getattr(loss, "num_outputs", classes)
@@ -137,52 +138,51 @@ def _prepared(loss: nn.Module | LossFunction, device: torch.device, compiled: bo
     return torch.compile(loss) if compiled else loss
 
 
-def seconds_per_run(case: Case, repeats: int, device: torch.device) -> float:
+def seconds_of_block(case: Case, repeats: int, device: torch.device) -> float:
+    """Least seconds of a run. On a GPU runs are queued, so there it is the mean of the block."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            case.run()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / repeats
+    least = float("inf")
     for _ in range(repeats):
+        start = time.perf_counter()
         case.run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats
+        least = min(least, time.perf_counter() - start)
+    return least
 
 
-def measure(cases: list[Case], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds a run of each case, one value a round. The Python loop runs in the first rounds only."""
+def measure(cases: list[Case], rounds: int, device: torch.device) -> dict[str, float]:
+    """Seconds a run of each case: the least of ``rounds`` rounds, in each of which every case has its turn."""
     repeats = {}
     for case in cases:
-        for _ in range(1 if case.slow else 5):
+        for _ in range(0 if case.slow else 5):
             case.run()
-        one = seconds_per_run(case, 1, device)
-        repeats[case.name] = max(1, min(200, int(0.01 / one)))
-    times: dict[str, list[float]] = {case.name: [] for case in cases}
+        repeats[case.name] = 1 if case.slow else max(3, int(BLOCK_SECONDS / seconds_of_block(case, 1, device)))
+    least = {case.name: float("inf") for case in cases}
     for turn in range(rounds):
         for case in cases:
-            if not case.slow or turn < 3:
-                times[case.name].append(seconds_per_run(case, repeats[case.name], device))
-    return times
+            if not case.slow or turn == 0:
+                least[case.name] = min(least[case.name], seconds_of_block(case, repeats[case.name], device))
+    return least
 
 
-def ratio(times: dict[str, list[float]], name: str, baseline: str) -> float:
-    """Median over rounds of the ratio within a round."""
-    return statistics.median(a / b for a, b in zip(times[name], times[baseline], strict=False))
-
-
-def print_table(size: str, cases: list[Case], times: dict[str, list[float]], bars: bool) -> list[str]:
+def print_table(size: str, cases: list[Case], times: dict[str, float], bars: bool) -> list[str]:
     """Print one size as a Markdown table; returns the bars that were missed."""
     missed = []
     print("| loss | µs | ratio | to | bar |\n|---|---:|---:|---|---:|")
     for case in cases:
-        value = ratio(times, case.name, case.baseline)
+        value = times[case.name] / times[case.baseline]
         bar = BARS.get((case.name, size)) if bars else None
         if bar is not None and value > bar:
             missed.append(f"{size} {case.name}: {value:.2f} > {bar}")
         shown = "" if bar is None else f"≤ {bar:g}"
-        median = statistics.median(times[case.name]) * 1e6
-        print(f"| {case.name} | {median:,.0f} | {value:.2f} | {case.baseline} | {shown} |")
+        print(f"| {case.name} | {times[case.name] * 1e6:,.0f} | {value:.2f} | {case.baseline} | {shown} |")
     if DLORDINAL in times:
-        value = ratio(times, "cdw_ce", DLORDINAL)
+        value = times["cdw_ce"] / times[DLORDINAL]
         bar = DLORDINAL_BARS.get(size) if bars else None
         if bar is not None and value > bar:
             missed.append(f"{size} cdw_ce to dlordinal's: {value:.2f} > {bar}")
@@ -193,8 +193,6 @@ def print_table(size: str, cases: list[Case], times: dict[str, list[float]], bar
 
 def training_step_share(rounds: int, device: torch.device, batch: int = 64, classes: int = 4) -> list[str]:
     """Print each loss's time as a share of a ResNet-18 training step at 64 px; returns those of 1 % and more."""
-    import timm
-
     model = timm.create_model("resnet18", num_classes=classes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     images = torch.randn(batch, 3, 64, 64, device=device)
@@ -215,7 +213,7 @@ def training_step_share(rounds: int, device: torch.device, batch: int = 64, clas
     print(f"\n## Share of a ResNet-18 training step, {batch} images of 64 px, {device.type}\n")
     print("| loss | share |\n|---|---:|")
     for case in cases:
-        share = ratio(times, case.name, whole.name)
+        share = times[case.name] / times[whole.name]
         print(f"| {case.name} | {100 * share:.2f} % |")
         if share >= 0.01 and not case.name.startswith("cdw_ce, "):
             missed.append(f"{case.name}: {100 * share:.2f} % of a training step")
@@ -227,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", default="64x4,512x4,4096x21", help="batch x classes, separated by commas")
     parser.add_argument("--device", default="auto", help="auto: the CPU, and the GPU where there is one")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flush-denormal", action="store_true", help="as training sets it")
     parser.add_argument("--training-step", action="store_true", help="also beside a ResNet-18 step")

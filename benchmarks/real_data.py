@@ -59,7 +59,7 @@ def _run(command: list[str], made: Path | None) -> None:
     print("$", shlex.join(command), flush=True)
     start = time.monotonic()
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(command, check=True, cwd=ROOT, env=environment)  # noqa: S603 - our own commands
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
     print(f"# {time.monotonic() - start:.0f} s", flush=True)
 
 

@@ -32,6 +32,7 @@ from raregrade.errors import InterruptedRunError, RaregradeError
 from raregrade.steps.kubeflow import CHECKPOINTS_VARIABLE, GROUP_VARIABLE
 
 _EXECUTOR_LINE = re.compile(r"^\[KFP Executor [^\]]*\]: (.*)$")
+_OWN_ERROR = re.compile(r"^raregrade\.errors\.\w+: ")
 _EXECUTOR_CHATTER = ("Looking for component", "Loading KFP component", "Wrote executor output", "Did not write output")
 
 
@@ -69,7 +70,7 @@ def run_in_subprocesses(
     """
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    tasks = _Tasks(root, {GROUP_VARIABLE: group, CHECKPOINTS_VARIABLE: str(checkpoints.resolve())}, report)
+    tasks = _Tasks({GROUP_VARIABLE: group, CHECKPOINTS_VARIABLE: str(checkpoints.resolve())}, report)
     orchestrator_log = root / f"{group}.log"
     with orchestrator_log.open("w", encoding="utf-8") as log, _kfp_set_up(root, tasks, log), _interrupts(tasks):
         try:
@@ -88,8 +89,7 @@ def run_in_subprocesses(
 class _Tasks:
     """Starts tasks and knows those that run. Its methods are called from several threads."""
 
-    def __init__(self, root: Path, environment: dict[str, str], report: Callable[[str], None]) -> None:
-        self.root = root
+    def __init__(self, environment: dict[str, str], report: Callable[[str], None]) -> None:
         self.environment = environment
         self.report = report
         self.failure = ""
@@ -177,7 +177,7 @@ class _Tasks:
                 elif text.strip() and not (executor and text.startswith(_EXECUTOR_CHATTER)):
                     last = text
                     self.report(f"  {label} | {text}")
-        return "\n".join(message) if message else last
+        return _OWN_ERROR.sub("", "\n".join(message)) if message else last
 
 
 def _label(component: str, inputs: dict[str, Any]) -> str:

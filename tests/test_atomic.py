@@ -14,6 +14,15 @@ import pytest
 from raregrade.atomic import atomic_file, atomic_folder, write_text
 
 
+class _StoppedError(Exception):
+    pass
+
+
+def _write_half(path: Path) -> None:
+    path.write_text("half")
+    raise _StoppedError
+
+
 def test_a_file_appears_under_its_name_and_nothing_else_is_left(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("content")
@@ -31,9 +40,8 @@ def test_the_temporary_file_keeps_the_suffix_so_that_writers_that_look_at_it_wor
 def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(_StoppedError), atomic_file(path) as temporary:
+        _write_half(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -70,9 +78,8 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").touch()
-    with pytest.raises(RuntimeError), atomic_folder(out) as folder:
-        (folder / "half").touch()
-        raise RuntimeError
+    with pytest.raises(_StoppedError), atomic_folder(out) as folder:
+        _write_half(folder / "file")
     assert [p.name for p in out.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [out]
 

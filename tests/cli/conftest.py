@@ -26,7 +26,7 @@ PARAMS = {
         "image_size": 16,
         "split": {"val": 0.25, "test": 0.25},
     },
-    "train": {"stem": "small", "epochs": 1, "threads": 1, "precision": "float32"},
+    "train": {"epochs": 1, "threads": 1, "precision": "float32"},
     "losses": {"ce": {}, "cdw_ce": {"power": 2.0}},
     "compare": {"losses": ["ce", "cdw_ce"], "seeds": [1], "baseline": "ce", "resamples": 100},
     "register": {"name": "severity"},

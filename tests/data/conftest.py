@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from raregrade.config import DataConfig, PhantomConfig
+from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
+from raregrade.data.prepare import prepare_dataset
 
 GRADES = ("low", "middle", "high")
 
@@ -121,3 +123,9 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for flavour in PHANTOM_LABELS:
         draw_phantom(PhantomConfig(flavour=flavour, patients=40, image_size=24), 7, root / flavour)  # type: ignore[arg-type]
     return {flavour: root / flavour for flavour in PHANTOM_LABELS}
+
+
+@pytest.fixture
+def prepared(phantoms: dict[str, Path], phantom_config: Callable[..., DataConfig], tmp_path: Path) -> PreparedDataset:
+    """The ordinal phantom in colour, 16 px."""
+    return prepare_dataset(phantom_config(phantoms["ordinal"], "ordinal", color="rgb"), 1, tmp_path / "prepared")

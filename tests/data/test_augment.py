@@ -4,11 +4,18 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raregrade.config import AugmentConfig
 from raregrade.data.augment import augment, keyed_uniform
 
 STILL = AugmentConfig(
-    horizontal_flip=False, vertical_flip=False, rotate_degrees=0.0, translate=0.0, scale=0.0, brightness=0.0, contrast=0.0
+    horizontal_flip=False,
+    vertical_flip=False,
+    rotate_degrees=0.0,
+    translate=0.0,
+    scale=0.0,
+    brightness=0.0,
+    contrast=0.0,
 )
 
 

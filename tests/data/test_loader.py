@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from raregrade.data.loader import ImageBatches, channel_statistics
 from raregrade.data.manifest import PreparedDataset
 

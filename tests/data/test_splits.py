@@ -118,7 +118,7 @@ def test_a_class_of_two_patients_is_refused_with_its_name_and_number() -> None:
 
 
 def test_a_deal_that_cannot_be_is_refused() -> None:
-    """Classes in patients {0,1,2}, {0,1,3}, {2,3,4}: 2 and 3 would have to be in the same split and in different ones."""
+    """Classes in patients {0,1,2}, {0,1,3}, {2,3,4}: 2 and 3 must share a split, and must not."""
     names = ["0", "1", "2", "0", "1", "3", "2", "3", "4"]
     labels = one_hot(np.repeat([0, 1, 2], 3))
     with pytest.raises(DataError, match="cannot be in each of train, val and test"):
@@ -153,7 +153,7 @@ def test_known_groups_that_hold_a_class_in_one_split_are_refused() -> None:
     names = [f"g{i}" for i in range(9)]
     groups = Groups.from_rows(names, one_hot(np.repeat([0, 1, 2], 3)))
     known = dict.fromkeys(("g6", "g7", "g8"), "train")
-    with pytest.raises(DataError, match="class 'c'.*with the groups that keep their split"):
+    with pytest.raises(DataError, match=r"class 'c'.*with the groups that keep their split"):
         assign_splits(groups, SplitConfig(), SPACE, 0, known)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raregrade.evaluation.predictions import Predictions, make_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.predictions import Predictions, make_predictions, write_predictions
+from raregrade.evaluation.report import judge, write_json
 from raregrade.labels import LabelSpace
 
 MakePredictions = Callable[..., Predictions]
@@ -60,7 +60,7 @@ def draw() -> MakePredictions:
 
 @pytest.fixture
 def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
-    """Write the report of loss and seed below ``tmp_path``; a stronger model guesses better."""
+    """Write what a comparison reads of the report of a loss and seed; a stronger model guesses better."""
 
     def make(
         loss: str,
@@ -82,7 +82,11 @@ def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
             "dataset": {"content_hash": dataset, "source": "drawn"} if dataset else None,
             "train": train,
         }
-        write_report(predictions, path, title=f"{loss}, seed {seed}", card=card, resamples=20)
+        metrics, content = judge(predictions, title=f"{loss}, seed {seed}", card=card, resamples=20)
+        path.mkdir(parents=True, exist_ok=True)
+        write_predictions(predictions, path / "predictions.parquet")
+        write_json(path / "metrics.json", metrics)
+        write_json(path / "report.json", content)
         return path
 
     return make

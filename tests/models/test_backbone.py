@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from raregrade.config import TrainConfig
 from raregrade.errors import ModelError
 from raregrade.models.backbone import build_model
@@ -43,15 +44,14 @@ def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
 
 def test_the_small_stem_is_refused_where_it_is_not_defined() -> None:
     with pytest.raises(ModelError, match="plain ResNets"):
-        build_model(
-            TrainConfig(backbone="mobilenetv3_small_050", stem="small"), channels=3, num_outputs=2
-        )
+        build_model(TrainConfig(backbone="mobilenetv3_small_050", stem="small"), channels=3, num_outputs=2)
 
 
 def test_weights_that_cannot_be_fetched_are_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The hub's client reads its environment when it is imported, which may have been long ago.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=r"could not be fetched.*pretrained: false"):
         build_model(TrainConfig(backbone="resnet10t", pretrained=True), channels=3, num_outputs=2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from raregrade.config import TrainConfig
 from raregrade.errors import ModelError
 from raregrade.labels import LabelSpace

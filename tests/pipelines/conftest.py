@@ -13,8 +13,7 @@ if str(ROOT) not in sys.path:
 os.environ.pop("RAREGRADE_IMAGE", None)
 
 
-@pytest.fixture
-def raw_params():
+def _tiny():
     """A params.yaml that trains in seconds: 40 patients, images of 32 px, one epoch."""
     return {
         "seed": 35,
@@ -33,6 +32,18 @@ def raw_params():
         "register": {"name": "phantom-severity"},
         "tracking": {"uri": "none", "experiment": "pipelines"},
     }
+
+
+@pytest.fixture
+def raw_params():
+    """The content of a params.yaml, for the test to change."""
+    return _tiny()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """As ``raw_params``, for fixtures of a whole module."""
+    return _tiny()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -38,12 +39,13 @@ def silent_port() -> Iterator[int]:
 @pytest.mark.parametrize("scheme", ["http", "postgresql", "postgresql+psycopg2"])
 def test_a_server_that_is_down_is_reported_at_once(closed_port: int, scheme: str) -> None:
     started = time.monotonic()
-    with pytest.raises(UserError, match="tracking.uri: none") as caught:
+    with pytest.raises(UserError, match=r"tracking\.uri: none") as caught:
         connect(f"{scheme}://user:secret@127.0.0.1:{closed_port}", "grades")
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_reported_within_ten_seconds(silent_port: int) -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match="no MLflow tracking server answers"):
@@ -74,7 +76,7 @@ def forbidding_port() -> Iterator[int]:
 
 
 def test_what_the_server_refuses_is_passed_on(forbidding_port: int) -> None:
-    with pytest.raises(UserError, match="refused.*403"):
+    with pytest.raises(UserError, match=r"refused.*403"):
         connect(f"http://127.0.0.1:{forbidding_port}", "grades")
 
 
@@ -98,20 +100,15 @@ def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         open_client(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
 def test_a_database_of_another_mlflow_version_is_reported_with_the_command(tracking: Tracking) -> None:
-    import sqlite3
-
     with sqlite3.connect(tracking.uri.removeprefix("sqlite:///")) as database:
         database.execute("UPDATE alembic_version SET version_num = 'acf3f17fdcc7'")
-    # A process that has the store open already would not look again.
-    code = f"from raregrade.tracking.connection import open_client; open_client({tracking.uri!r})"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "UserError" in answer.stderr
-    assert f"mlflow db upgrade {tracking.uri}" in answer.stderr
+    with pytest.raises(UserError, match=f"mlflow db upgrade {tracking.uri}"):
+        open_client(tracking.uri)
 
 
 def test_a_deleted_experiment_is_reported_with_the_command_that_restores_it(tracking: Tracking) -> None:

@@ -4,7 +4,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from raregrade.config import LOSS_PARAMS, AugmentConfig, LossChoice, TrainConfig, TrainSection
+
+from raregrade.config import (
+    LOSS_PARAMS,
+    AugmentConfig,
+    DataConfig,
+    LossChoice,
+    PhantomConfig,
+    TrainConfig,
+    TrainSection,
+)
+from raregrade.data.manifest import PreparedDataset
+from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
+from raregrade.data.prepare import prepare_dataset
 
 
 class RecordingReporter:
@@ -56,3 +68,13 @@ def section() -> object:
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """About 100 images of 32 px in four grades."""
+    root = tmp_path_factory.mktemp("phantom")
+    draw_phantom(PhantomConfig(patients=40, image_size=32), 7, root / "raw")
+    classes = list(PHANTOM_LABELS["ordinal"].classes)
+    config = DataConfig(source="phantom", path=str(root / "raw"), task="ordinal", classes=classes, image_size=32)
+    return prepare_dataset(config, 7, root / "prepared")

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raregrade.training.checkpoint import Checkpoint, open_checkpoint, run_key
 
 

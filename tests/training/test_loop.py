@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError
 from raregrade.training.checkpoint import Checkpoint
@@ -73,8 +74,8 @@ def test_the_best_epoch_is_kept_not_the_last(prepared, section, reporter) -> Non
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(prepared, section, reporter) -> None:
-    with pytest.raises(TrainingDivergedError, match=r"epoch \d+, step \d+, at learning rate .* on the images"):
-        run(section(epochs=3, lr=10.0, optimizer="sgd", warmup_epochs=0.0), prepared, reporter())
+    with pytest.raises(TrainingDivergedError, match=r"became NaN or infinite .*Lower train\.lr"):
+        run(section(epochs=3, lr=10.0, weight_decay=10.0, optimizer="sgd", warmup_epochs=0.0), prepared, reporter())
 
 
 def test_the_test_split_is_not_read(prepared, section, reporter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +89,21 @@ def test_the_test_split_is_not_read(prepared, section, reporter, monkeypatch: py
     monkeypatch.setattr(PreparedDataset, "rows", spy)
     run(section(epochs=1), prepared, reporter())
     assert set(asked) == {"train", "val"}
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_epoch_step_and_images(
+    prepared, section, reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raregrade.losses.cross_entropy import CrossEntropyLoss
+
+    calls = 0
+    original = CrossEntropyLoss.forward
+
+    def forward(self, logits, target):
+        nonlocal calls
+        calls += 1
+        return original(self, logits, target) * (float("nan") if calls == 2 else 1.0)
+
+    monkeypatch.setattr(CrossEntropyLoss, "forward", forward)
+    with pytest.raises(TrainingDivergedError, match=r"in epoch 1, step 2, at learning rate \S+, on the images \S+"):
+        run(section(), prepared, reporter())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from raregrade.config import TrainConfig
 from raregrade.training.optimisation import create_optimizer, learning_rate
 

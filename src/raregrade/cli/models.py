@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,20 +47,26 @@ def promote(
     *,
     name: Annotated[str, typer.Argument(help="A registered model.")],
     version: Annotated[str, typer.Argument(help="The version to promote.")],
-    to: Annotated[str, typer.Option("--to", help="The alias to move.")] = "champion",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, change nothing.")] = False,
+    to: Annotated[str, typer.Option("--to", metavar="ALIAS", help="The alias to move.")] = "champion",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Measure both on this dataset, where they were registered with different ones."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, move nothing.")] = False,
     params: ParamsOption = PARAMS,
     set_: SetOption = None,
 ) -> None:
     """Point `champion` at a version, if the gate lets it.
 
-    The gate compares it with the version that is champion now.
+    The gate of the parameters compares it with the version that is champion now. Exit code 3 where it refuses.
     """
     config = read_params(params, set_)
     from raregrade.registry import promote as move_alias
 
-    result = move_alias(name, version, alias=to, tracking=tracking_of(config), gate=config.gate, dry_run=dry_run)
-    _print_promotion(result)
+    _print_promotion(
+        move_alias(name, version, alias=to, tracking=tracking_of(config), gate=config.gate, data=data, dry_run=dry_run),
+        dry_run=dry_run,
+    )
 
 
 def rollback(
@@ -83,13 +90,20 @@ def list_registered(
 ) -> None:
     """List the registered versions and their aliases."""
     config = read_params(params, set_)
+    from raregrade.config import METRIC_TASKS
     from raregrade.registry import list_models
 
     versions = list_models(name, tracking_of(config))
     if not versions:
         print("no model is registered; `raregrade register` does it")
         return
-    print_table(["name", "version", "aliases"], [[v.name, v.version, ", ".join(v.aliases)] for v in versions])
+    metrics = list(dict.fromkeys(m for v in versions for m in v.metrics if m.removeprefix("val_") in METRIC_TASKS))
+    rows = [
+        [v.name, v.version, ", ".join(v.aliases), v.tags.get("loss", "")]
+        + [f"{v.metrics[m]:.4f}" if m in v.metrics else "" for m in metrics]
+        for v in versions
+    ]
+    print_table(["name", "version", "aliases", "loss", *metrics], rows)
 
 
 def predict(
@@ -111,8 +125,7 @@ def predict(
             folder = fetch_model(model, tracking_of(read_params(params, set_)), Path(scratch))
         predictions = Predictor(folder).predict(images)
     if as_json:
-        entries = [{"image": p.image, "grade": p.grade, "probabilities": p.probabilities} for p in predictions]
-        print(json.dumps(entries, indent=2))
+        print(json.dumps([asdict(p) for p in predictions], indent=2))
         return
     classes = list(predictions[0].probabilities)
     rows = [
@@ -123,10 +136,12 @@ def predict(
     print_table(["image", "grade", *classes], rows)
 
 
-def _print_promotion(result: PromotionResult, dry_run: bool = False) -> None:
-    before = f"was {result.previous}" if result.previous else "was not set"
-    verb = "would be" if dry_run else "is"
-    print(f"{result.name}: {result.alias} {verb} version {result.version} ({before})")
+def _print_promotion(result: PromotionResult, *, dry_run: bool = False) -> None:
+    if result.previous == result.version:
+        print(f"{result.name}: {result.alias} is version {result.version} already")
+        return
+    before = f"was version {result.previous}" if result.previous else "was not set"
+    print(f"{result.name}: {result.alias} {'would be' if dry_run else 'is now'} version {result.version} ({before})")
     for reason in result.reasons:
         print(f"  {reason}")
 

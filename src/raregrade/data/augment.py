@@ -23,12 +23,14 @@ _DRAWS = 8  # random numbers an image and epoch; a new kind of change takes the 
 
 def keyed_uniform(seed: int, epoch: int, images: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
     """Uniform numbers in [0, 1), shape [B, draws], each a hash (splitmix64) of seed, epoch, image and position."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
-        key = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
-        key = _mix(key ^ _mix(np.uint64(epoch) + np.uint64(0x632BE59BD9B4E019)))
+        key = _mix(np.array([seed], dtype=np.uint64) + golden)
+        key = _mix(key ^ _mix(np.array([epoch], dtype=np.uint64) + np.uint64(0x632BE59BD9B4E019)))
         rows = _mix(key ^ _mix(images.astype(np.uint64)))
-        grid = _mix(rows[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return (grid >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+        grid = _mix(rows[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * golden)
+    uniform: npt.NDArray[np.float64] = (grid >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+    return uniform
 
 
 def augment(images: Tensor, keys: npt.NDArray[np.int64], *, seed: int, epoch: int, config: AugmentConfig) -> Tensor:
@@ -89,8 +91,9 @@ def _flip_signs(draws: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
     return flip_x, flip_y
 
 
-def _mix(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64] | np.uint64:
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    mixed: npt.NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return mixed

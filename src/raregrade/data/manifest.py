@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from raregrade.data.splits import SPLITS
 from raregrade.data.store import ShardReader
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 
 SCHEMA = 1
-SPLITS = ("train", "val", "test")
 INFO_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
 MASK_ROWS_FILE = "rows.npy"

@@ -76,7 +76,7 @@ PHANTOM_LABELS: dict[str, LabelSpace] = {
         ),
     ),
 }
-LABEL_COLUMN = {"ordinal": "grade", "imbalanced": "class"}  # hierarchical: one column a class
+LABEL_COLUMN = {"ordinal": "grade", "multiclass": "class"}  # by task; multilabel: one column a class
 _STREAM = {"ordinal": 0, "imbalanced": 1, "hierarchical": 2}
 
 # Every class lies in at least this many patients, so that it can be dealt to train, val and test.
@@ -114,11 +114,10 @@ def draw_phantom(config: PhantomConfig, seed: int, out: Path) -> None:
     with atomic_folder(out) as folder:
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
-        cases = _cases(config, seed)
+        cases = draw_cases(config, seed)
         for patient in range(config.patients):
             _draw_patient(config, seed, patient, cases[patient], folder)
-        table = pd.DataFrame([_table_row(config.flavour, case) for row in cases for case in row])
-        table.to_csv(folder / TABLE_FILE, index=False, lineterminator="\n")
+        label_table(config.flavour, cases).to_csv(folder / TABLE_FILE, index=False, lineterminator="\n")
         info = {
             "version": VERSION,
             "seed": seed,
@@ -157,8 +156,8 @@ def _draw_case(
     return drawing.expose(image, patient, rng), mask
 
 
-def _cases(config: PhantomConfig, seed: int) -> list[list[Case]]:
-    """The images of each patient, with their labels."""
+def draw_cases(config: PhantomConfig, seed: int) -> list[list[Case]]:
+    """The images of each patient and their labels; no picture is drawn yet."""
     rng = np.random.default_rng([seed, _STREAM[config.flavour], 0])
     images = rng.integers(1, config.max_images_per_patient + 1, config.patients)
     make = {"ordinal": _ordinal_cases, "imbalanced": _imbalanced_cases, "hierarchical": _hierarchical_cases}
@@ -257,6 +256,11 @@ def _first_patients_of_each_class(classes: npt.NDArray[np.int64]) -> set[int]:
     return {int(p) for k in np.unique(classes) for p in np.flatnonzero(classes == k)[:_LEAST_PATIENTS]}
 
 
+def label_table(flavour: str, cases: Sequence[Sequence[Case]]) -> pd.DataFrame:
+    """labels.csv: one row an image."""
+    return pd.DataFrame([_table_row(flavour, case) for row in cases for case in row])
+
+
 def _table_row(flavour: str, case: Case) -> dict[str, object]:
     row: dict[str, object] = {
         "filename": f"images/{case.image_id}.png",
@@ -267,6 +271,6 @@ def _table_row(flavour: str, case: Case) -> dict[str, object]:
         clean = _with_ancestors(case.clean)
         row |= {c: int(c in case.labels) for c in classes}
         return row | {f"clean_{c}": int(c in clean) for c in classes} | {"thickening": int("thickening" in case.clean)}
-    column = LABEL_COLUMN[flavour]
+    column = LABEL_COLUMN[PHANTOM_LABELS[flavour].task]
     row |= {column: case.labels[0], f"clean_{column}": case.clean[0]}
     return row | {"severity": round(case.severity, 6)} if flavour == "ordinal" else row

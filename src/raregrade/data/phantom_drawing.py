@@ -155,7 +155,7 @@ def nodule(patient: Patient, view: View, lungs: Field, rng: np.random.Generator)
     """A small round lesion in a lung (0 to 1)."""
     cx = rng.choice(LUNGS) + rng.uniform(-0.5, 0.5) * patient.width
     cy = rng.uniform(-0.6, 0.6) * patient.height
-    radius = rng.uniform(0.07, 0.12)
+    radius = rng.uniform(0.09, 0.15)
     return soft_ellipse(view, (cx, cy), (radius, radius), 0.0, 0.3) * (lungs > 0.2)
 
 
@@ -198,7 +198,7 @@ def skin_lesion(pattern: str, view: View, contrast: float, rng: np.random.Genera
     u, v = (view.x - cx) / rx, (view.y - cy) / ry
     marks = SKIN_PATTERNS[pattern](u, v, rng)
     depth = rng.uniform(0.16, 0.3)
-    grey = -depth * shape * ragged - contrast * rng.uniform(0.06, 0.14) * marks * shape
+    grey = -depth * shape * ragged - contrast * rng.uniform(0.1, 0.22) * marks * shape
     return grey, shape > 0.5
 
 

@@ -30,7 +30,6 @@ from raregrade.data.manifest import (
     MANIFEST_FILE,
     MASK_ROWS_FILE,
     SCHEMA,
-    SPLITS,
     PreparedDataset,
     content_hash,
     manifest_columns,
@@ -40,12 +39,13 @@ from raregrade.data.manifest import (
 from raregrade.data.progress import track
 from raregrade.data.sources import read_source
 from raregrade.data.sources.base import RawDataset, Record, label_matrix, raise_problems
-from raregrade.data.splits import Groups, assign_folds, assign_splits, deal_validation
+from raregrade.data.splits import SPLITS, Groups, assign_folds, assign_splits, deal_validation
 from raregrade.data.store import ShardReader, ShardWriter, check_replaceable, keep_in_store
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 
 Array = npt.NDArray[Any]
+Load = tuple[str, Callable[[], Array]]  # where the image is described, and what decodes it
 
 
 def prepare_dataset(
@@ -158,7 +158,9 @@ def _write(
     space = config.label_space()
     channels = 1 if config.color == "grey" else 3
     shape = (config.image_size, config.image_size, channels)
-    sha256 = _write_shards(shards / "images", [r.load for r in raw.records], shape, np.dtype(np.uint8), "decoding")
+    sha256 = _write_shards(
+        shards / "images", [(r.where, r.load) for r in raw.records], shape, np.dtype(np.uint8), "decoding"
+    )
     masked = [i for i, r in enumerate(raw.records) if r.load_mask is not None and split[i] == "test"]
     masks = _write_masks(shards / "masks", raw.records, masked, shape[:2]) if masked else None
     manifest = _manifest(raw.records, space, split, fold, sha256)
@@ -207,7 +209,7 @@ def _manifest(
 def _write_masks(
     folder: Path, records: Sequence[Record], rows: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], ShardReader]:
-    loads = [load for i in rows if (load := records[i].load_mask) is not None]
+    loads = [(records[i].where, load) for i in rows if (load := records[i].load_mask) is not None]
     _write_shards(folder, loads, shape, np.dtype(np.bool_), "decoding masks")
     numbers = np.array(rows, dtype=np.int64)
     np.save(folder / MASK_ROWS_FILE, numbers)
@@ -215,7 +217,7 @@ def _write_masks(
 
 
 def _write_shards(
-    folder: Path, loads: Sequence[Callable[[], Array]], shape: tuple[int, ...], dtype: np.dtype[Any], description: str
+    folder: Path, loads: Sequence[Load], shape: tuple[int, ...], dtype: np.dtype[Any], description: str
 ) -> list[str]:
     """Decode in order into shards; sha256 (hex) of each item's bytes. All unreadable files are named at once."""
     digests, problems = [], []
@@ -230,25 +232,26 @@ def _write_shards(
     return digests
 
 
-def _in_parallel(loads: Sequence[Callable[[], Array]]) -> Iterator[Array | DataError]:
+def _in_parallel(loads: Sequence[Load]) -> Iterator[Array | DataError]:
     """Results of ``loads`` in order, decoded by threads (Pillow releases the GIL), few of them ahead of the reader."""
     workers = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     remaining = iter(loads)
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Array | DataError]] = deque(
-            pool.submit(_load, load) for load in islice(remaining, 8 * workers)
+            pool.submit(_decode, load) for load in islice(remaining, 4 * workers)
         )
         try:
             while ahead:
                 yield ahead.popleft().result()
-                ahead.extend(pool.submit(_load, load) for load in islice(remaining, 1))
+                ahead.extend(pool.submit(_decode, load) for load in islice(remaining, 1))
         finally:
             for future in ahead:
                 future.cancel()
 
 
-def _load(load: Callable[[], Array]) -> Array | DataError:
+def _decode(load: Load) -> Array | DataError:
+    where, decode = load
     try:
-        return load()
+        return decode()
     except DataError as err:
-        return err
+        return DataError(f"{where}: {err}")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from raregrade.data.checks import hierarchy_problems, identical_images, shortened
-from raregrade.data.manifest import INFO_FILE, SPLITS, PreparedDataset, read_info
+from raregrade.data.manifest import INFO_FILE, PreparedDataset, read_info
 from raregrade.data.progress import track
+from raregrade.data.splits import SPLITS
 from raregrade.errors import DataError
 
 _CHUNK = 256

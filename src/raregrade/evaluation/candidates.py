@@ -46,27 +46,32 @@ class Candidate:
     metrics: dict[str, float]
 
 
-def read_candidates(reports: Sequence[Path], config: CompareConfig) -> dict[str, list[Candidate]]:
-    """Read and check ``reports``: loss → its candidates in the order of ``config.seeds``.
+def read_candidates(
+    reports: Sequence[Path], config: CompareConfig
+) -> tuple[dict[str, list[Candidate]], list[Candidate]]:
+    """Read and check ``reports``: loss → its candidates in the order of ``config.seeds``, and what is left out.
 
-    Losses come in the order of ``config.losses``, then external ones that it does not name.
+    Losses come in the order of ``config.losses``, then external ones that it does not name. Left out are reports of
+    other losses and seeds: whoever changes ``compare.losses`` finds those of the earlier list in the same folder.
 
     Raises:
         DataError: a folder that is no report, predictions and metrics that disagree, different label spaces, images,
-            targets, groups or datasets, a loss and seed twice, one that ``config`` does not name, one that is missing.
+            targets, groups or datasets, a loss and seed twice, one that is missing.
     """
-    candidates = [_read(Path(path)) for path in reports]
+    found = [_read(Path(path)) for path in reports]
+    candidates = [candidate for candidate in found if _is_named(candidate, config)]
+    left_out = [candidate for candidate in found if not _is_named(candidate, config)]
     _check_unique(candidates)
-    _check_named(candidates, config)
     _check_complete(candidates, config)
     reference = next(c for c in candidates if c.loss == config.baseline)
     for candidate in candidates:
         _check_comparable(reference, candidate)
     external = sorted({c.loss for c in candidates if c.loss not in config.losses})
-    return {
+    by_loss = {
         loss: sorted((c for c in candidates if c.loss == loss), key=lambda c: _seed_position(c.seed, config))
         for loss in (*config.losses, *external)
     }
+    return by_loss, left_out
 
 
 def _read(path: Path) -> Candidate:
@@ -128,20 +133,11 @@ def _check_unique(candidates: Sequence[Candidate]) -> None:
         seen[key] = candidate
 
 
-def _check_named(candidates: Sequence[Candidate], config: CompareConfig) -> None:
-    """A forgotten report of an earlier run must not slip into the comparison."""
-    for candidate in candidates:
-        if candidate.loss in config.losses:
-            if candidate.seed not in config.seeds:
-                raise DataError(
-                    f"{candidate.path}: seed {candidate.seed} of loss {candidate.loss} is not in compare.seeds "
-                    f"({', '.join(map(str, config.seeds))}); leave the report out or add the seed"
-                )
-        elif candidate.kind != "external":
-            raise DataError(
-                f"{candidate.path}: loss {candidate.loss} is not in compare.losses ({', '.join(config.losses)}); "
-                "leave the report out or add the loss"
-            )
+def _is_named(candidate: Candidate, config: CompareConfig) -> bool:
+    """Whether the comparison is about this report. Those of losses tried earlier may lie beside it."""
+    if candidate.loss in config.losses:
+        return candidate.seed in config.seeds
+    return candidate.kind == "external"
 
 
 def _check_complete(candidates: Sequence[Candidate], config: CompareConfig) -> None:

@@ -38,6 +38,7 @@ from raregrade.labels import LabelSpace
 
 __all__ = ["compare_reports", "format_table"]
 
+COMPARISON_FILES = frozenset({"comparison.json", "comparison.html", "table.csv", "table.md", "per_seed.csv", "figures"})
 # Means of the same values in another order may differ in the last bits; that is a tie.
 _TIE = 1e-12
 
@@ -65,8 +66,8 @@ def compare_reports(reports: Sequence[Path], config: CompareConfig, selection_me
     Raises:
         DataError: what ``read_candidates`` refuses; a selection metric that is not defined for some loss.
     """
-    refuse_foreign_folder(out, "comparison.json")
-    candidates = read_candidates(reports, config)
+    refuse_foreign_folder(out, COMPARISON_FILES)
+    candidates, left_out = read_candidates(reports, config)
     space = candidates[config.baseline][0].predictions.label_space
     selection = f"val_{selection_metric}"
     _check_selection(candidates, config, selection)
@@ -86,7 +87,7 @@ def compare_reports(reports: Sequence[Path], config: CompareConfig, selection_me
         "dataset": candidates[config.baseline][0].report.get("dataset"),
         "splits": _sizes(candidates[config.baseline][0]),
         "headline": [m for m in headline_metrics(space) if any(f"test_{m}" in e["metrics"] for e in losses.values())],
-        "notes": _notes(candidates, config),
+        "notes": _notes(candidates, left_out, config),
         "losses": losses,
     }
     comparison["advice"] = advice(comparison)
@@ -201,7 +202,9 @@ def _clearly_better(entry: Mapping[str, Any], selection: str, config: CompareCon
     return bool(side > 0 and difference["p_holm"] <= 1 - config.confidence)
 
 
-def _notes(candidates: Mapping[str, list[Candidate]], config: CompareConfig) -> list[str]:
+def _notes(
+    candidates: Mapping[str, list[Candidate]], left_out: Sequence[Candidate], config: CompareConfig
+) -> list[str]:
     """What a reader must know to trust the numbers no more than they deserve."""
     notes = []
     if len(config.seeds) == 1:
@@ -218,6 +221,9 @@ def _notes(candidates: Mapping[str, list[Candidate]], config: CompareConfig) -> 
     external = [loss for loss in candidates if loss not in config.losses]
     if external:
         notes.append(f"Listed for reference and not a candidate to win: {', '.join(external)} (external predictions).")
+    if left_out:
+        names = ", ".join(f"{c.loss}/{c.seed}" for c in left_out)
+        notes.append(f"Reports left out, because compare.losses and compare.seeds do not name them: {names}.")
     groups = min(size["groups"] for size in _sizes(candidates[config.baseline][0]).values())
     if groups < 30:
         notes.append(f"A split has only {groups} groups: percentile intervals are too narrow with so few.")

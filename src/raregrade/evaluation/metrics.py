@@ -200,7 +200,8 @@ def auroc_metrics(
     if label_space.task == "multilabel":
         support = np.where(np.isnan(area), 0.0, np.stack(positives, axis=1))
         values["auroc_weighted"] = _ratio((support * np.nan_to_num(area)).sum(axis=1), support.sum(axis=1))
-    return values | {f"auroc_{c}": area[:, i] for i, c in enumerate(label_space.classes)}
+    # The averages last: they keep their names should a class be called "weighted".
+    return {f"auroc_{c}": area[:, i] for i, c in enumerate(label_space.classes)} | values
 
 
 def weighted_auroc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:

@@ -7,6 +7,7 @@ CSV: no times, no host names.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from raregrade.evaluation.statistics import bootstrap_metrics, interval
 
 REPORTED_SPLITS = ("val", "test")
 SHOWN_ERRORS = 12
+REPORT_FILES = frozenset(
+    {"predictions.parquet", "metrics.json", "report.json", "report.html", "confusion.csv", "figures"}
+)
 
 
 def write_report(
@@ -65,12 +69,33 @@ def write_report(
     Raises:
         DataError: no val or test rows; ``out`` holds something else than a report.
     """
+    refuse_foreign_folder(out, REPORT_FILES)
+    metrics, report = judge(predictions, title=title, card=card, resamples=resamples, confidence=confidence)
+    splits = list(report["splits"])
+    with atomic_folder(out) as folder:
+        write_predictions(predictions, folder / "predictions.parquet")
+        write_json(folder / "metrics.json", metrics, sort=True)
+        write_json(folder / "report.json", report, sort=True)
+        _confusion_table(predictions, splits[-1]).to_csv(folder / "confusion.csv", index=False)
+        pictures = _draw(predictions, splits[-1], report, folder / "figures")
+        page = render("report.html.j2", _page(predictions, splits, report, metrics, pictures))
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    return metrics
+
+
+def judge(
+    predictions: Predictions,
+    *,
+    title: str,
+    card: dict[str, Any] | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The content of metrics.json and report.json; arguments and errors as for ``write_report``."""
     splits = [s for s in REPORTED_SPLITS if s in predictions.splits]
     if not splits:
-        raise DataError(
-            f"no rows of split val or test to report on; the predictions hold {', '.join(predictions.splits)}"
-        )
-    refuse_foreign_folder(out, "report.json")
+        present = ", ".join(predictions.splits)
+        raise DataError(f"no rows of split val or test to report on; the predictions hold {present}")
     metrics = {
         f"{split}_{name}": value
         for split in splits
@@ -88,23 +113,16 @@ def write_report(
         "intervals": {name: intervals[name] for name in metrics if name in intervals},
         "classes": {s: _class_table(predictions, s, metrics, intervals) for s in splits},
     }
-    with atomic_folder(out) as folder:
-        write_predictions(predictions, folder / "predictions.parquet")
-        write_json(folder / "metrics.json", metrics, sort=True)
-        write_json(folder / "report.json", report, sort=True)
-        _confusion_table(predictions, splits[-1]).to_csv(folder / "confusion.csv", index=False)
-        pictures = _draw(predictions, splits[-1], report, folder / "figures")
-        page = render("report.html.j2", _page(predictions, splits, report, metrics, pictures))
-        (folder / "report.html").write_text(page, encoding="utf-8")
-    return metrics
+    return metrics, report
 
 
-def refuse_foreign_folder(out: Path, mark: str) -> None:
-    """Raise DataError where ``out`` is a folder with content but without the file ``mark``: it would be replaced."""
+def refuse_foreign_folder(out: Path, own: Collection[str]) -> None:
+    """Raise DataError where ``out`` holds anything but the files ``own``, as it would be lost. Hidden files may go."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / mark).exists():
-        raise DataError(f"{out}: holds other files, which would be lost; give a new folder or one that holds {mark}")
+    foreign = sorted(p.name for p in out.glob("*") if p.name not in own and not p.name.startswith("."))
+    if foreign:
+        raise DataError(f"{out}: holds other files ({', '.join(foreign[:5])}), which would be lost; give a new folder")
 
 
 def write_json(path: Path, value: dict[str, Any], *, sort: bool = False) -> None:

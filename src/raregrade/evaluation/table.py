@@ -73,7 +73,7 @@ def sentence_on_test(comparison: dict[str, Any]) -> str:
 
 
 def format_table(comparison: dict[str, Any]) -> str:
-    """The comparison as an aligned table for a terminal, then the advice. ASCII, no markup, no trailing newline."""
+    """The comparison as an aligned table for a terminal: plain ASCII but for names, no trailing newline."""
     selection = comparison["selection_metric"]
     columns = [f"val_{selection}", *(f"test_{m}" for m in _shown(comparison, 3))]
     heads = ["", "loss", metric_name(columns[0]), f"vs {comparison['baseline']}", *map(metric_name, columns[1:])]
@@ -91,7 +91,6 @@ def format_table(comparison: dict[str, Any]) -> str:
     lines += [
         "",
         f"* chosen on validation. [..]: {confidence} interval over patients (groups), {_seeds(comparison)}.",
-        comparison["advice"],
     ]
     return "\n".join(lines)
 

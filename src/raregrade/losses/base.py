@@ -97,12 +97,16 @@ class Loss(nn.Module):
 
     def constant(self, name: str, dtype: torch.dtype) -> Tensor:
         """The constant ``name`` in float32 or float64."""
-        value: Tensor = getattr(self, f"{name}_float64" if dtype is torch.float64 else name)
-        return value.to(dtype)
+        value = self.optional_constant(name, dtype)
+        if value is None:
+            raise UserError(f"{type(self).__name__} was built without {name}")
+        return value
 
     def optional_constant(self, name: str, dtype: torch.dtype) -> Tensor | None:
         """As ``constant``, or None where it was given as None."""
-        return None if getattr(self, name) is None else self.constant(name, dtype)
+        value = self._buffers[f"{name}_float64" if dtype is torch.float64 else name]
+        # Another dtype is there only after the whole module was converted.
+        return value if value is None or value.dtype is dtype else value.to(dtype)
 
     @property
     def needs_features(self) -> bool:
@@ -129,30 +133,42 @@ def raise_precision(logits: Tensor) -> Tensor:
 
 
 def check_class_target(logits: Tensor, target: Tensor, num_outputs: int | None, num_classes: int | None = None) -> None:
-    """Check ``logits`` [B, C] against ``target`` int64 [B].
+    """Check ``logits`` [B, C] against ``target`` int64 [B]; ``num_classes`` is the range of the target if it isn't C.
 
-    The range of the target is checked on the CPU outside ``torch.compile`` alone: on a GPU it would wait for the
-    device, in a compiled graph it would break the graph. ``num_classes`` is the range where it isn't C.
+    The range is checked on the CPU outside ``torch.compile`` alone: on a GPU it would wait for the device, in a
+    compiled graph it would break the graph.
 
     Raises:
         UserError: wrong shape, dtype or, on the CPU, class index.
     """
-    if logits.dim() != 2 or target.dim() != 1 or logits.shape[0] != target.shape[0]:
+    check_class_shapes(logits, target, num_outputs)
+    if target.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_class_range(target, logits.shape[1] if num_classes is None else num_classes)
+
+
+def check_class_shapes(logits: Tensor, target: Tensor, num_outputs: int | None) -> None:
+    """The part of ``check_class_target`` that reads no values."""
+    shape = logits.shape
+    if len(shape) != 2 or target.shape != shape[:1]:
         raise UserError(
             f"expected logits [B, C] and target [B], got logits {list(logits.shape)} and target {list(target.shape)}"
         )
-    if num_outputs is not None and logits.shape[1] != num_outputs:
+    if shape[0] == 0:
+        raise UserError("the batch is empty: a mean over no samples is undefined")
+    if num_outputs is not None and shape[1] != num_outputs:
         raise UserError(f"the loss was built for {num_outputs} outputs, got logits {list(logits.shape)}")
     if target.dtype != torch.int64:
         raise UserError(f"target must be int64 class indices, got {target.dtype}")
-    if target.device.type == "cpu" and not torch.compiler.is_compiling() and target.numel():
-        low, high = torch.aminmax(target)
-        classes = logits.shape[1] if num_classes is None else num_classes
-        if low.item() < 0 or high.item() >= classes:
-            raise UserError(
-                f"target holds class indices from {int(low)} to {int(high)}; "
-                f"the {classes} classes are 0 to {classes - 1}"
-            )
+
+
+def check_class_range(target: Tensor, num_classes: int) -> None:
+    """Raise UserError unless every index in ``target`` is one of 0 … ``num_classes`` - 1. Reads values."""
+    lowest, highest = torch.aminmax(target)
+    low, high = lowest.item(), highest.item()
+    if low < 0 or high >= num_classes:
+        raise UserError(
+            f"target holds class indices from {low} to {high}; the {num_classes} classes are 0 to {num_classes - 1}"
+        )
 
 
 def check_label_target(logits: Tensor, target: Tensor, num_outputs: int | None) -> None:
@@ -166,6 +182,8 @@ def check_label_target(logits: Tensor, target: Tensor, num_outputs: int | None) 
             f"expected logits and target of the same shape [B, K], got logits {list(logits.shape)} "
             f"and target {list(target.shape)}"
         )
+    if logits.shape[0] == 0:
+        raise UserError("the batch is empty: a mean over no samples is undefined")
     if num_outputs is not None and logits.shape[1] != num_outputs:
         raise UserError(f"the loss was built for {num_outputs} labels, got logits {list(logits.shape)}")
     if not target.is_floating_point():

@@ -7,9 +7,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from raregrade.errors import UserError
-from raregrade.losses.base import Loss, Reduction, check_class_target, check_range, raise_precision, reduce
+from raregrade.losses.base import (
+    Loss,
+    Reduction,
+    check_class_range,
+    check_class_shapes,
+    check_range,
+    raise_precision,
+    reduce,
+)
 
 MARGIN_FORMS = ("dead_zone", "tighten")
 _TIGHTEN_EPS = 1e-7
@@ -45,23 +54,35 @@ class CDWCELoss(Loss):
             raise UserError(f"margin_form {margin_form!r} is unknown; allowed: {', '.join(MARGIN_FORMS)}")
         super().__init__(num_classes, reduction=reduction)
         self.power, self.margin, self.margin_form = power, margin, margin_form
-        self.add_constant("distance_weights", None if num_classes is None else distance_weights(num_classes, power))
+        # The sign of the formula is kept in the table, which saves an operation.
+        self.add_constant("minus_weights", None if num_classes is None else -distance_weights(num_classes, power))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""
-        check_class_target(logits, target, self._num_outputs)
+        check_class_shapes(logits, target, self._num_outputs)
         logits = raise_precision(logits)
-        table = self.optional_constant("distance_weights", logits.dtype)
+        table = self.optional_constant("minus_weights", logits.dtype)
         if table is None:
-            table = distance_weights(logits.shape[1], self.power).to(logits)
-        weights = table.index_select(0, target)
+            table = -distance_weights(logits.shape[1], self.power).to(logits)
+        try:
+            return self._loss(logits, table, target)
+        except (
+            IndexError,
+            RuntimeError,
+        ):  # on the CPU, reading a row of the table checks the range of the target at no cost
+            check_class_range(target, len(table))
+            raise
+
+    def _loss(self, logits: Tensor, table: Tensor, target: Tensor) -> Tensor:
         if self.margin == 0.0:
-            loss = _ExactCDWCE.apply(logits, weights)
-        elif self.margin_form == "dead_zone":
-            loss = -(weights * (1.0 + self.margin - logits.softmax(1)).clamp_max(1.0).log()).sum(1)
+            exact: Tensor = _ExactCDWCE.apply(logits, table, target, self.reduction)
+            return exact
+        p = logits.t().softmax(0)  # [C, B]: a reduction over few classes is then an addition of long rows
+        if self.margin_form == "dead_zone":
+            miss = (1.0 + self.margin - p).clamp_max(1.0)
         else:
-            loss = -(weights * (1.0 - self.margin - logits.softmax(1)).clamp_min(_TIGHTEN_EPS).log()).sum(1)
-        return reduce(loss, self.reduction)
+            miss = (1.0 - self.margin - p).clamp_min(_TIGHTEN_EPS)
+        return reduce((table.index_select(1, target) * miss.log()).sum(0), self.reduction)
 
 
 def distance_weights(num_classes: int, power: float) -> Tensor:
@@ -71,41 +92,46 @@ def distance_weights(num_classes: int, power: float) -> Tensor:
 
 
 class _ExactCDWCE(torch.autograd.Function):
-    """-sum_i w_i log(1 - p_i), [B], and its gradient, without cancellation for any logits.
+    """-sum_i w_i log(1 - p_i) and its gradient, without cancellation for any logits.
 
-    Let a be the most probable class, e_j = exp(z_j - m) for j != a with m the second largest logit, s = sum_j e_j and
-    g = exp(m - z_a) <= 1. Then 1 - p_a = g s / (1 + g s), of which the logarithm is log s - (z_a - m) - log(1 + g s),
-    and 1 - p_i = (1 + g s - g e_i) / (1 + g s) >= 1/2 for the others: logsumexp over the other classes in both cases.
-    With r_i = w_i p_i / (1 - p_i) the gradient is r_k - p_k sum_i r_i. The term of a in it is rewritten, since r_a
-    overflows: w_a p_a for k = a, and -w_a p_a e_k / s for the others.
+    Let a be the most probable class, L the logsumexp of the others' logits and c_i = exp(z_i - L) their softmax. Then log(1 - p_a) = logsigmoid(L - z_a), exact however large the logits, and p_i = c_i (1 - p_a) <= 1/2
+    for the others. With r_i = w_i p_i / (1 - p_i) and R = sum_{i != a} r_i, the gradient is
+    r_k - c_k (R (1 - p_a) + w_a p_a) for k != a, and p_a (w_a - R) for a: no term grows with the gap.
+
+    All is worked on [C, B], classes first: reductions over few classes are then additions of long rows, several times
+    as fast on a CPU, and tensors are reused, since fresh memory costs as much as the arithmetic. The gradient is
+    computed in the forward pass, because it shares most of its terms with the value.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, weights: Tensor) -> Tensor:
-        top, best = logits.max(1, keepdim=True)
-        others = logits.scatter(1, best, -torch.inf)
-        second = others.amax(1, keepdim=True)
-        gap = top - second
-        e = (others - second).exp_()
-        s = e.sum(1, keepdim=True)
-        g = gap.neg().exp_()
-        denominator = g * s + 1.0
-        p_best = denominator.reciprocal()
-        p = e * (g * p_best)  # 0 at a
-        log_miss = torch.log1p(-p)  # 0 at a
-        weight_best = weights.gather(1, best)
-        log_miss_best = s.log() - gap - denominator.log()
-        loss = -((weights * log_miss).sum(1, keepdim=True) + weight_best * log_miss_best).squeeze(1)
-        ratio = weights * p / (1.0 - p)  # r_i, 0 at a
-        total = ratio.sum(1, keepdim=True)
-        pull = weight_best * p_best
-        gradient = ratio - p * total - e * (pull / s)
-        gradient = gradient.scatter(1, best, pull - p_best * total)
-        ctx.save_for_backward(gradient)
-        return loss
+    def forward(ctx: Any, logits: Tensor, table: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+        """``logits`` [B, C], ``table`` of -w [C, C], ``target`` [B] -> scalar, or [B] for ``none``."""
+        top, best = logits.max(1)
+        best = best.unsqueeze(0)
+        others = logits.t().clone(memory_format=torch.contiguous_format).scatter_(0, best, -torch.inf)
+        c = others.softmax(0)  # 0 at a
+        # L from any of the others is z_i - log c_i; the largest of them loses nothing.
+        second = others.amax(0, keepdim=True)
+        log_miss_best = functional.logsigmoid(second.sub_(c.amax(0, keepdim=True).log_()).sub_(top))
+        minus_miss_best = log_miss_best.exp().neg_()
+        minus_p = torch.mul(c, minus_miss_best, out=others)  # 0 at a
+        minus_w = table.index_select(1, target)
+        minus_w_best = minus_w.gather(0, best)
+        loss = minus_p.log1p().mul_(minus_w).sum(0, keepdim=True).addcmul_(minus_w_best, log_miss_best)
+        if ctx.needs_input_grad[0]:
+            r = minus_w.mul_(minus_p).div_(minus_p.add_(1.0))
+            total = r.sum(0, keepdim=True)
+            minus_p_best = torch.rsub(minus_miss_best, -1.0)  # p_a is at least 1 / C, so nothing cancels
+            pull = minus_w_best * minus_p_best
+            gradient = r.addcmul_(c, torch.addcmul(pull, total, minus_miss_best, value=-1.0), value=-1.0)
+            gradient.scatter_(0, best, torch.addcmul(pull, total, minus_p_best))
+            scale = 1.0 / len(target) if reduction == "mean" else 1.0
+            ctx.save_for_backward(torch.mul(gradient.t(), scale, out=c.view(logits.shape)))
+            ctx.per_sample = reduction == "none"
+        return loss.squeeze(0) if reduction == "none" else reduce(loss, reduction)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.unsqueeze(1), None
+        return gradient * (grad_output.unsqueeze(1) if ctx.per_sample else grad_output), None, None, None

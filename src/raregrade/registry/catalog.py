@@ -13,7 +13,7 @@ from typing import Any
 
 from raregrade.errors import RegistryError
 from raregrade.tracking import Tracking
-from raregrade.tracking.connection import absolute_uri, as_user_error, open_client
+from raregrade.tracking.connection import as_user_error, open_client
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -70,20 +70,21 @@ def fetch_model(uri: str, tracking: Tracking, destination: Path) -> Path:
     with as_user_error(tracking.uri):
         name, alias = match["name"], match["alias"]
         found = version_by_alias(client, name, alias) if alias else version_of(client, name, match["version"])
-        return download(tracking.uri, found, MODEL_ARTIFACT, destination)
+        return download(client, found, MODEL_ARTIFACT, destination)
 
 
-def download(uri: str, version: RegisteredVersion, part: str, destination: Path) -> Path:
-    """Download ``part`` of a version's files (empty: all of them) below ``destination``, through ``models:/``."""
+def download(client: Any, version: RegisteredVersion, part: str, destination: Path) -> Path:
+    """Download ``part`` of a version's files (empty: all of them) below ``destination``.
+
+    What ``models:/NAME/VERSION`` means, asked of ``client``: MLflow's own look-up of such a URI goes to the
+    global tracking URI, whatever else it is given.
+    """
     from mlflow.artifacts import download_artifacts
 
     destination.mkdir(parents=True, exist_ok=True)
-    store = absolute_uri(uri)
+    root = client.get_model_version_download_uri(version.name, version.version)
     path = download_artifacts(
-        artifact_uri=f"models:/{version.name}/{version.version}/{part}".rstrip("/"),
-        dst_path=str(destination),
-        tracking_uri=store,
-        registry_uri=store,
+        artifact_uri=f"{root}/{part}".rstrip("/"), dst_path=str(destination), tracking_uri=client.tracking_uri
     )
     return Path(path)
 

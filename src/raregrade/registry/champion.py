@@ -32,7 +32,7 @@ def champion_of(client: Any, name: str) -> RegisteredVersion | None:
 
 
 def metrics_on(
-    uri: str, champion: RegisteredVersion, dataset_hash: str, dataset: PreparedDataset | None
+    client: Any, champion: RegisteredVersion, dataset_hash: str, dataset: PreparedDataset | None
 ) -> dict[str, float]:
     """``val_*`` metrics of ``champion`` on the validation split of the dataset with that content hash.
 
@@ -50,7 +50,7 @@ def metrics_on(
             "Give the prepared dataset."
         )
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
-        model = load_model(download(uri, champion, MODEL_ARTIFACT, Path(scratch)))
+        model = load_model(download(client, champion, MODEL_ARTIFACT, Path(scratch)))
     if model.label_space != dataset.label_space:
         raise GateRefusedError(
             f"{who} grades {model.label_space.task} {', '.join(model.label_space.classes)}, the dataset is "

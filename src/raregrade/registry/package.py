@@ -33,8 +33,8 @@ _CODE = Path(raregrade.__file__).parent
 
 def log_model(
     connection: Connection, run_id: str, *, name: str, folder: Path, card: Mapping[str, Any], example: bytes
-) -> str:
-    """Log the model folder as an MLflow model of run ``run_id`` and return the id of the logged model.
+) -> Any:
+    """Log the model folder as an MLflow model of run ``run_id`` and return MLflow's entity for it.
 
     Args:
         name: what the logged model is called, such as ``cdw_ce-seed1``.
@@ -56,10 +56,10 @@ def log_model(
         client.finalize_logged_model(logged.model_id, "FAILED")
         raise
     client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return logged
 
 
-def check_loads_back(uri: str, version: RegisteredVersion, folder: Path, images: npt.NDArray[np.uint8]) -> None:
+def check_loads_back(client: Any, version: RegisteredVersion, folder: Path, images: npt.NDArray[np.uint8]) -> None:
     """Load ``version`` through the registry and compare its probabilities with those of the model folder.
 
     Args:
@@ -76,7 +76,7 @@ def check_loads_back(uri: str, version: RegisteredVersion, folder: Path, images:
     loaded = load_model(folder)
     expected = loaded.probabilities(loaded.predict(images))
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch, _module_path_restored():
-        path = download(uri, version, "", Path(scratch))
+        path = download(client, version, "", Path(scratch))
         model = pyfunc.load_model(str(path))
         answer = model.predict(pd.DataFrame({IMAGE_COLUMN: [encode_png(image) for image in images]}))
     got = answer[loaded.label_space.prob_columns].to_numpy(dtype=np.float64)

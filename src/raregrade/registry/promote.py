@@ -94,7 +94,7 @@ def promote(
     with store_lock(tracking.uri, f"model {name}"), as_user_error(tracking.uri):
         candidate = version_of(client, name, version)
         champion = champion_of(client, name)
-        verdict = _judge(tracking.uri, candidate, champion, gate, dataset)
+        verdict = _judge(client, candidate, champion, gate, dataset)
         if not verdict.passed:
             raise GateRefusedError(
                 "\n".join(
@@ -136,7 +136,7 @@ def rollback(name: str, *, tracking: Tracking, alias: str = CHAMPION) -> Promoti
 
 
 def _judge(
-    uri: str,
+    client: Any,
     candidate: RegisteredVersion,
     champion: RegisteredVersion | None,
     gate: Sequence[GateRule] | None,
@@ -147,10 +147,10 @@ def _judge(
     rules = _recorded_gate(candidate) if gate is None else gate
     # All versions are judged on one dataset: the one given, else the one that the candidate was registered on.
     dataset_hash = candidate.tags.get(DATASET_TAG, "") if dataset is None else dataset.content_hash
-    metrics = metrics_on(uri, candidate, dataset_hash, dataset)
+    metrics = metrics_on(client, candidate, dataset_hash, dataset)
     if champion is None:
         return evaluate_gate(rules, metrics, _recorded_baseline(candidate))
-    theirs = metrics_on(uri, champion, dataset_hash, dataset)
+    theirs = metrics_on(client, champion, dataset_hash, dataset)
     return evaluate_gate(rules, metrics, Reference(f"champion (version {champion.version})", theirs, metrics))
 
 

@@ -158,7 +158,7 @@ def _judge(
         return evaluate_gate(gate, candidate.metrics, candidate.baseline)
     try:
         is_candidate = champion.tags.get(WEIGHTS_TAG) == candidate.weights_sha256
-        metrics = metrics_on(connection.uri, champion, candidate.dataset_hash, dataset)
+        metrics = metrics_on(connection.client, champion, candidate.dataset_hash, dataset)
     except GateRefusedError as err:
         return GateResult(False, (str(err),))
     reference = Reference(f"champion (version {champion.version})", metrics, candidate.metrics, is_candidate)
@@ -185,7 +185,7 @@ def _register(
         return known.version, True
     assert run.run_id is not None
     images = _images(candidate, dataset)
-    model_id = log_model(
+    logged = log_model(
         connection,
         run.run_id,
         name=f"{candidate.loss}-seed{candidate.seed}",
@@ -195,15 +195,16 @@ def _register(
     )
     created = client.create_model_version(
         name,
-        source=f"models:/{model_id}",
+        # Not models:/<id>: MLflow's sqlite registry would look that up at the global tracking URI.
+        source=logged.artifact_location,
         run_id=run.run_id,
-        model_id=model_id,
+        model_id=logged.model_id,
         tags=_version_tags(candidate, gate, verdict),
         description=_description(candidate, verdict),
     )
     version = str(created.version)
     try:
-        check_loads_back(connection.uri, version_of(client, name, version), candidate.folder, images)
+        check_loads_back(client, version_of(client, name, version), candidate.folder, images)
     except BaseException:
         client.delete_model_version(name, version)
         raise

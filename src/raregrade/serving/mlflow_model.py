@@ -5,7 +5,10 @@ Input: a table with the binary column ``image``, the content of an image file in
 copy of the raregrade package that is logged beside it; no training code runs.
 """
 
+from typing import Any
+
 import mlflow
+import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from raregrade.serving.predictor import Predictor
@@ -15,13 +18,12 @@ from raregrade.serving.signature import IMAGE_COLUMN, MODEL_ARTIFACT, output_tab
 class GradingModel(PythonModel):  # type: ignore[misc]
     """Image bytes in, grades and probabilities out."""
 
-    def load_context(self, context):  # type: ignore[no-untyped-def]
+    def load_context(self, context: Any) -> None:
         self.predictor = Predictor(context.artifacts[MODEL_ARTIFACT])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         images = [bytes(content) for content in model_input[IMAGE_COLUMN]]
-        predictions = self.predictor.predict(images)
-        return output_table(predictions, self.predictor.label_space)
+        return output_table(self.predictor.predict(images), self.predictor.label_space)
 
 
 mlflow.models.set_model(GradingModel())

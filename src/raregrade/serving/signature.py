@@ -17,7 +17,7 @@ from raregrade.serving.predictor import Prediction
 IMAGE_COLUMN = "image"
 MODEL_ARTIFACT = "model"
 # What predicting imports, torch and timm with their own dependencies.
-_PACKAGES = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "pillow", "safetensors")
+_PACKAGES = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow", "safetensors")
 _PACKAGES_OF_CONFIG = ("pydantic", "pyyaml")
 
 

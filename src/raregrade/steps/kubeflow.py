@@ -120,14 +120,15 @@ def describe_comparison(comparison: Artifact, page: Artifact, metrics: Metrics) 
     chosen_by = f"val_{result['selection_metric']}"
     _log_metrics(
         metrics,
-        {f"{chosen_by} {name}": loss["metrics"][chosen_by]["mean"] for name, loss in result["losses"].items()},
+        {f"{name}/{chosen_by}": loss["metrics"][chosen_by]["mean"] for name, loss in result["losses"].items()},
     )
 
 
 def describe_registration(registration: Artifact) -> None:
     """Put the outcome of the gate into the artifact's metadata."""
     outcome = _read_json(Path(registration.path) / "registered.json")
-    registration.metadata.update({key: value for key, value in outcome.items() if value is not None})
+    keys = ("registered", "name", "version", "reasons", "loss", "seed")
+    registration.metadata.update({key: outcome[key] for key in keys if outcome.get(key) is not None})
 
 
 def _log_metrics(metrics: Metrics, values: dict[str, float | None]) -> None:

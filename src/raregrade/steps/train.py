@@ -53,8 +53,8 @@ def train(
     from raregrade.training.progress import TrainingProgress
 
     loss = section.loss
-    metric = section.train.selection_metric
-    metric = DEFAULT_SELECTION[dataset.label_space.task] if metric == "auto" else metric
+    asked = section.train.selection_metric
+    metric = DEFAULT_SELECTION[dataset.label_space.task] if asked == "auto" else asked
     key = run_key(
         {"section": section.model_dump(mode="json"), "data": dataset.content_hash, "seed": seed, "version": __version__}
     )

@@ -29,7 +29,7 @@ from raregrade.errors import UserError
 NO_TRACKING = "none"
 _WAY_OUT = "Start it or set tracking.uri; `tracking.uri: none` runs without logging."
 _PROBE_ATTEMPTS = 3
-_PROBE_SECONDS = 3.0
+_PROBE_SECONDS = 2.5
 _LOCK_SECONDS = 120.0
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _GATEWAY_ERRORS = (502, 503, 504)
@@ -138,7 +138,7 @@ def as_user_error(uri: str) -> Iterator[None]:
                 f"the MLflow database {_masked(uri)} was made by another MLflow version. "
                 f"Back it up, then run `mlflow db upgrade {_masked(uri)}`."
             ) from err
-        raise UserError(f"MLflow at {_masked(uri)} refused: {text}. {_WAY_OUT}") from err
+        raise UserError(f"MLflow at {_masked(uri)} refused: {text}. Its log says more.") from err
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
@@ -176,9 +176,10 @@ def _make_folder(database: Path) -> None:
 
 
 def _set_defaults() -> None:
-    """MLflow's own usage statistics are off unless the user turns them on: the data here are medical."""
-    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ and "DO_NOT_TRACK" not in os.environ:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    """Unless the user decides otherwise: no usage statistics (the data are medical), no bars for small downloads."""
+    if "DO_NOT_TRACK" not in os.environ:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _probe(uri: str) -> None:

@@ -156,6 +156,8 @@ class _LoggedRun(StepRun):
         cls, tracking: Tracking, step: str, name: str, data: DatasetIdentity | None, tags: Mapping[str, str]
     ) -> _LoggedRun:
         connection = connect(tracking.uri, tracking.experiment)
+        # The step may change the working folder; a relative database must not move with it.
+        tracking = replace(tracking, uri=connection.uri)
         client = connection.client
         with as_user_error(tracking.uri):
             common = _common_tags(step, data) | ({GROUP_TAG: tracking.group} if tracking.group else {})

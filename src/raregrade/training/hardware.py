@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -33,13 +34,20 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, dtype=precision)
 
 
-def prepare_process(config: TrainConfig) -> None:
-    """Fix the threads, on which the last bits of the weights depend, and flush subnormal numbers.
+@contextmanager
+def training_process(config: TrainConfig) -> Iterator[None]:
+    """Fix the threads, on which the last bits of the weights depend, and flush subnormal numbers, while a model trains.
 
     A margin loss with a scale of 30 produces subnormal probabilities, which most CPUs compute a hundred times slower.
     """
+    threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 def _cpu_computes_bfloat16() -> bool:

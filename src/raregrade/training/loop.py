@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from raregrade.losses.registry import create_loss
 from raregrade.models.backbone import Classifier, build_model
 from raregrade.models.outputs import probabilities
 from raregrade.training.checkpoint import Checkpoint
-from raregrade.training.hardware import autocast, choose_device, choose_precision, prepare_process
+from raregrade.training.hardware import autocast, choose_device, choose_precision, training_process
 from raregrade.training.interruption import Interruption, watch_for_interruption
 from raregrade.training.optimisation import create_optimizer, learning_rate, set_learning_rate
 from raregrade.training.order import epoch_batches
@@ -107,8 +107,7 @@ def fit(
         InterruptedRunError: SIGINT or SIGTERM arrived; the run is saved.
         TrainingDivergedError: the loss is not finite; names epoch, step, learning rate and images.
     """
-    prepare_process(section.train)
-    with watch_for_interruption() as interruption:
+    with training_process(section.train), watch_for_interruption() as interruption:
         return _Fit(
             section,
             dataset,
@@ -212,9 +211,7 @@ class _Fit:
             progress.step += 1
             self.reporter.step(progress.epoch, progress.step, len(batches), len(positions))
             self._save_if_asked(during_epoch=progress.step < len(batches))
-        self._check_finite(
-            batches, lr_of=lambda step: learning_rate(self.config, progress.epoch * len(batches) + step, len(batches))
-        )
+        self._check_finite(batches)
 
     def _train_step(self, positions: npt.NDArray[np.int64], images: Tensor) -> Tensor:
         """One update; returns the loss as a tensor on the device, so that nothing waits for it."""
@@ -226,7 +223,7 @@ class _Fit:
             logits = self.model(changed)
         loss: Tensor = self.loss(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.config.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
@@ -260,22 +257,30 @@ class _Fit:
         batches = [order[start : start + 256] for start in range(0, len(order), 256)]
         with torch.inference_mode():
             logits = [self.model(images).float().cpu() for images in self.val_images.batches(batches)]
-        probs = probabilities(self.loss.output, torch.cat(logits).numpy())
+        stacked = torch.cat(logits)
+        if not torch.isfinite(stacked).all():
+            # The last step's loss was finite and the weights it led to are not.
+            self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch + 1}")
+        probs = probabilities(self.loss.output, stacked.numpy())
         return compute_metrics(self.val_targets, probs, self.dataset.label_space)
 
-    def _check_finite(self, batches: list[npt.NDArray[np.int64]], lr_of: Any) -> None:
+    def _check_finite(self, batches: list[npt.NDArray[np.int64]]) -> None:
         """Once an epoch, so that no step waits for its loss."""
         finite = torch.isfinite(torch.stack(self.progress.step_losses)).cpu().numpy()
         if finite.all():
             return
         step = int(np.flatnonzero(~finite)[0])
+        lr = learning_rate(self.config, self.progress.epoch * len(batches) + step, len(batches))
         names = self.dataset.manifest["image_id"].to_numpy()[self.rows[batches[step]]]
-        self.checkpoint.remove()
-        raise TrainingDivergedError(
+        self._diverged(
             f"the loss became NaN or infinite in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate "
-            f"{lr_of(step):.3g}, on the images {', '.join(map(str, names[:8]))}{' …' if len(names) > 8 else ''}. "
-            "Lower train.lr, set train.gradient_clip, or train in float32."
+            f"{lr:.3g}, on the images {', '.join(map(str, names[:8]))}{' …' if len(names) > 8 else ''}"
         )
+
+    def _diverged(self, what: str) -> NoReturn:
+        """A checkpoint of such a run would only lead here again."""
+        self.checkpoint.remove()
+        raise TrainingDivergedError(f"{what}. Lower train.lr, set train.gradient_clip, or train in float32.")
 
     def _save_if_asked(self, *, during_epoch: bool) -> None:
         due = _STEP_SAVE_SECONDS if during_epoch else _EPOCH_SAVE_SECONDS

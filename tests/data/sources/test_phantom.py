@@ -46,7 +46,7 @@ def test_another_flavour_than_the_configuration_says_is_refused(
 
 
 def test_no_phantom_says_how_to_draw_one(tmp_path: Path, phantom_config: Config) -> None:
-    with pytest.raises(DataError, match="no phantom there. Draw one with `raregrade phantom"):
+    with pytest.raises(DataError, match=r"no phantom there\. Draw one with `raregrade phantom"):
         read_source(phantom_config(tmp_path, "ordinal"))
 
 

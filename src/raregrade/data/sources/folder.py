@@ -16,10 +16,10 @@ import pandas as pd
 from raregrade.config import DataConfig
 from raregrade.data.sources.base import RawDataset, Record, class_problems, group_problems, raise_problems
 from raregrade.data.sources.decode import load_image, load_mask
+from raregrade.data.splits import SPLITS
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 
-SPLIT_VALUES = ("train", "val", "test")
 # How a 0/1 label column may say that the label is unknown.
 _UNKNOWN = frozenset({"", "nan", "na", "n/a", "none", "null"})
 _FIRST_LINE = 2  # of the table: line 1 is the header
@@ -167,8 +167,8 @@ def _split(row: dict[str, str], where: str, layout: TableLayout) -> str | None:
     if layout.split is None:
         return None
     value = row[layout.split]
-    if value not in SPLIT_VALUES:
-        raise DataError(f"{where}: split {value!r} (column {layout.split!r}); allowed: {', '.join(SPLIT_VALUES)}")
+    if value not in SPLITS:
+        raise DataError(f"{where}: split {value!r} (column {layout.split!r}); allowed: {', '.join(SPLITS)}")
     return value
 
 

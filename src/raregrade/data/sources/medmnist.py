@@ -17,9 +17,9 @@ import numpy.typing as npt
 from raregrade.config import DataConfig
 from raregrade.data.sources.base import RawDataset, Record, class_problems, raise_problems
 from raregrade.data.sources.decode import array_image
+from raregrade.data.splits import SPLITS
 from raregrade.errors import ConfigError, DataError
 
-SPLITS = ("train", "val", "test")
 _ADVICE = "Set data.task and data.classes to those of the file, in the order of its label numbers."
 
 

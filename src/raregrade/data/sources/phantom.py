@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 from raregrade.config import DataConfig
+from raregrade.data.phantom import INFO_FILE, LABEL_COLUMN, PATIENT_COLUMN
 from raregrade.data.sources.base import RawDataset
 from raregrade.data.sources.folder import TableLayout, read_records
 from raregrade.errors import ConfigError, DataError
 from raregrade.labels import LabelSpace
 
-INFO_FILE = "phantom.json"
 _FIXED = DataConfig.model_fields["table"].default, DataConfig.model_fields["image_column"].default
-_LABEL_COLUMN = {"ordinal": "grade", "multiclass": "class"}
 
 
 def read_phantom(config: DataConfig) -> RawDataset:
@@ -38,8 +37,8 @@ def read_phantom(config: DataConfig) -> RawDataset:
             f"{list(wanted.classes)} and hierarchy {[list(e) for e in wanted.edges]}. Change data.task, data.classes "
             "and data.hierarchy, or draw the other flavour with `raregrade phantom`."
         )
-    labels = drawn.classes if drawn.task == "multilabel" else (_LABEL_COLUMN[drawn.task],)
-    layout = TableLayout("filename", labels, "patient_id", config.split.column, masks="masks", id_is_stem=True)
+    labels = drawn.classes if drawn.task == "multilabel" else (LABEL_COLUMN[drawn.task],)
+    layout = TableLayout("filename", labels, PATIENT_COLUMN, config.split.column, masks="masks", id_is_stem=True)
     return RawDataset(read_records(config, layout), {"phantom": info})
 
 

@@ -1,0 +1,169 @@
+"""A small prepared phantom, model folders with random weights, and their true validation metrics."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raregrade.config import DataConfig, PhantomConfig, TrainConfig
+from raregrade.data.manifest import PreparedDataset
+from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
+from raregrade.data.prepare import prepare_dataset
+from raregrade.models.folder import load_model, save_model
+from raregrade.tracking import Tracking
+from raregrade.tracking.connection import open_client
+
+MakeModel = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A comparison folder and the models it compares."""
+
+    comparison: Path
+    models: list[Path]
+
+
+Compare = Callable[..., Contest]
+
+
+def _prepare(folder: Path, seed: int, flavour: str = "ordinal") -> PreparedDataset:
+    config = PhantomConfig(flavour=flavour, patients=40, image_size=32)  # type: ignore[arg-type]
+    draw_phantom(config, seed, folder / "raw")
+    space = PHANTOM_LABELS[flavour]
+    data = DataConfig(
+        source="phantom",
+        path=str(folder / "raw"),
+        task=space.task,
+        classes=list(space.classes),
+        hierarchy=[list(edge) for edge in space.edges],
+        image_size=32,
+    )
+    return prepare_dataset(data, seed, folder / "prepared")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    return _prepare(tmp_path_factory.mktemp("data"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """The same labels, other patients: new data."""
+    return _prepare(tmp_path_factory.mktemp("other"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def findings_dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Another label space: several findings an image."""
+    return _prepare(tmp_path_factory.mktemp("findings"), seed=1, flavour="hierarchical")
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> MakeModel:
+    """``make_model(dataset, loss, seed)`` writes a model folder; the weights depend on all three."""
+
+    def make(dataset: PreparedDataset, loss: str = "ce", seed: int = 1) -> Path:
+        import torch
+
+        from raregrade.models.backbone import build_model
+
+        torch.manual_seed(seed + sum(map(ord, loss)))
+        train = TrainConfig(backbone="test_resnet")
+        space = dataset.label_space
+        model = build_model(train, channels=dataset.channels, num_outputs=space.num_classes)
+        model.set_normalisation([128.0] * dataset.channels, [40.0] * dataset.channels)
+        folder = tmp_path / "models" / dataset.content_hash[:6] / loss / str(seed)
+        card = {
+            "loss": {"name": loss, "kind": loss, "params": {}},
+            "seed": seed,
+            "train": train.model_dump(mode="json"),
+            "backbone": train.backbone,
+            "head": {"kind": "linear", "scale": 1.0},
+            "output": "sigmoid" if space.task == "multilabel" else "softmax",
+            "num_outputs": space.num_classes,
+            "label_space": space.to_json(),
+            "image_size": dataset.image_size,
+            "channels": dataset.channels,
+            "dataset": {"content_hash": dataset.content_hash, "dvc_md5": "d41d8cd9.dir", "source": "phantom"},
+            "git_commit": "0123abc",
+        }
+        save_model(folder, model, card)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
+    """``compare(dataset, winner=…)`` writes comparison.json with the models' true validation metrics."""
+
+    def run(
+        dataset: PreparedDataset,
+        *,
+        losses: tuple[str, ...] = ("ce", "cdw_ce"),
+        winner: str = "cdw_ce",
+        baseline: str = "ce",
+        seeds: tuple[int, ...] = (1,),
+        edit: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Contest:
+        folders = {(loss, seed): make_model(dataset, loss, seed) for loss in losses for seed in seeds}
+        own = {key: validation_metrics(folder, dataset) for key, folder in folders.items()}
+        entries = {}
+        for loss in losses:
+            names = own[loss, seeds[0]]
+            per_seed = {name: {str(seed): own[loss, seed][name] for seed in seeds} for name in names}
+            entries[loss] = {
+                "seeds": list(seeds),
+                "metrics": {
+                    name: {"mean": sum(values.values()) / len(seeds), "per_seed": values}
+                    for name, values in per_seed.items()
+                },
+            }
+        content = {
+            "selection_metric": "auroc",
+            "winner": {"loss": winner, "seed": seeds[-1]},
+            "baseline": baseline,
+            "label_space": dataset.label_space.to_json(),
+            "dataset": {"content_hash": dataset.content_hash},
+            "losses": entries,
+        }
+        edit(content)
+        folder = tmp_path / f"comparison-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        (folder / "comparison.json").write_text(json.dumps(content))
+        return Contest(folder, list(folders.values()))
+
+    return run
+
+
+def validation_metrics(folder: Path, dataset: PreparedDataset) -> dict[str, float]:
+    """What the evaluation finds for a model, straight from the network."""
+    from raregrade.evaluation.metrics import compute_metrics
+
+    model = load_model(folder)
+    rows = dataset.rows("val")
+    probabilities = model.probabilities(model.predict(dataset.images(rows)))
+    metrics = compute_metrics(dataset.targets(rows), probabilities, dataset.label_space)
+    return {f"val_{name}": value for name, value in metrics.items()}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Creating one takes seconds of migrations."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, empty_database: Path) -> Tracking:
+    (tmp_path / "store").mkdir()
+    database = shutil.copy(empty_database, tmp_path / "store" / "mlflow.db")
+    return Tracking(f"sqlite:///{database}", "grades", group="group1")
