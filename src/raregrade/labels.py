@@ -150,3 +150,43 @@ def label_statistics(targets: npt.NDArray[Any], label_space: LabelSpace) -> Labe
         absent_parent=absent.T.astype(np.int64) @ known.astype(np.int64),
         absent_parent_present_child=absent.T.astype(np.int64) @ present.astype(np.int64),
     )
+
+
+def consistent_probabilities(probs: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[Any]:
+    """``probs`` [N, K] with no child more probable than any of its parents: each is lowered to the least of them.
+
+    Parents keep their values unless they are children themselves. Without a hierarchy nothing changes.
+
+    Raises:
+        DataError: not [N, K].
+    """
+    consistent = np.array(_checked_probs(probs, label_space))
+    parents: dict[int, list[int]] = {}
+    for parent, child in label_space.edge_indices:
+        parents.setdefault(child, []).append(parent)
+    for child in TopologicalSorter(parents).static_order():
+        for parent in parents.get(child, ()):
+            np.minimum(consistent[:, child], consistent[:, parent], out=consistent[:, child])
+    return consistent
+
+
+def violation_rate(probs: npt.NDArray[Any], label_space: LabelSpace, threshold: float = 0.5) -> float:
+    """Share of (image, edge) pairs with the child above ``threshold`` and the parent below it, 0 to 1.
+
+    Raises:
+        DataError: not [N, K], no images, or a label space without a hierarchy, for which the rate is undefined.
+    """
+    probs = _checked_probs(probs, label_space)
+    if not label_space.edges or not len(probs):
+        raise DataError(
+            f"a violation rate needs images and a hierarchy, got {len(probs)} images and {len(label_space.edges)} edges"
+        )
+    parents, children = np.array(label_space.edge_indices).T
+    return float(np.mean((probs[:, parents] < threshold) & (probs[:, children] > threshold)))
+
+
+def _checked_probs(probs: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[Any]:
+    probs = np.asarray(probs)
+    if probs.ndim != 2 or probs.shape[1] != label_space.num_classes:
+        raise DataError(f"expected probabilities [N, {label_space.num_classes}], got shape {list(probs.shape)}")
+    return probs

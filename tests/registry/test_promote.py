@@ -12,7 +12,7 @@ from raregrade.config import GateRule
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import GateRefusedError, RegistryError, UserError
 from raregrade.registry import fetch_model, list_models, promote, register_winner, rollback
-from raregrade.registry.catalog import DATASET_TAG, GATE_TAG, METRICS_TAG
+from raregrade.registry.catalog import DATASET_TAG, RECORD_TAG
 from raregrade.registry.history import HISTORY_TAG
 from raregrade.tracking import Tracking
 from raregrade.tracking.connection import open_client
@@ -34,9 +34,10 @@ def add_version(client: Any) -> Callable[..., str]:
         if not client.search_registered_models(f"name = '{NAME}'"):
             client.create_registered_model(NAME)
         tags = {
-            METRICS_TAG: json.dumps({"val_qwk": qwk}),
             DATASET_TAG: dataset_hash,
-            GATE_TAG: json.dumps([rule.model_dump(mode="json") for rule in gate]),
+            RECORD_TAG: json.dumps(
+                {"val_metrics": {"val_qwk": qwk}, "rules": [rule.model_dump(mode="json") for rule in gate]}
+            ),
         }
         return str(client.create_model_version(NAME, source="file:///nowhere", tags=tags).version)
 

@@ -19,13 +19,13 @@ def test_the_learning_rate_is_positive_and_never_above_its_peak(
     epochs: int, steps: int, warmup: float, schedule: str
 ) -> None:
     config = TrainConfig(epochs=epochs, warmup_epochs=warmup, schedule=schedule, lr=0.1)
-    rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]
+    rates = [learning_rate(config, step, steps, epochs) for step in range(epochs * steps)]
     assert all(0 < rate <= 0.1 for rate in rates)
 
 
 def test_warm_up_rises_in_equal_steps_and_the_cosine_falls_to_nearly_nothing() -> None:
     config = TrainConfig(epochs=10, warmup_epochs=1.0, lr=1.0)
-    rates = [learning_rate(config, step, 9) for step in range(90)]
+    rates = [learning_rate(config, step, 9, 10) for step in range(90)]
     assert rates[:9] == pytest.approx([0.1 * i for i in range(1, 10)])
     assert rates[9] == 1.0
     assert rates[9:] == sorted(rates[9:], reverse=True)

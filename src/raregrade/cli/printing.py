@@ -63,7 +63,10 @@ def print_next_steps(result: Mapping[str, Any], raw_data: str) -> None:
 
 
 def _program() -> str:
-    """How this program was called, where its name alone would not find it."""
-    found = shutil.which("raregrade")
-    same = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
-    return "raregrade" if same else sys.argv[0]
+    """How to call this program again: as it was called, or by its name where that finds it.
+
+    A shell that finds a program by its name passes its absolute path on.
+    """
+    called = Path(sys.argv[0])
+    by_name = called.is_absolute() and shutil.which("raregrade") == str(called)
+    return "raregrade" if by_name else str(called)

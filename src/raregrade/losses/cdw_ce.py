@@ -94,9 +94,10 @@ def distance_weights(num_classes: int, power: float) -> Tensor:
 class _ExactCDWCE(torch.autograd.Function):
     """-sum_i w_i log(1 - p_i) and its gradient, without cancellation for any logits.
 
-    Let a be the most probable class, L the logsumexp of the others' logits and c_i = exp(z_i - L) their softmax. Then log(1 - p_a) = logsigmoid(L - z_a), exact however large the logits, and p_i = c_i (1 - p_a) <= 1/2
-    for the others. With r_i = w_i p_i / (1 - p_i) and R = sum_{i != a} r_i, the gradient is
-    r_k - c_k (R (1 - p_a) + w_a p_a) for k != a, and p_a (w_a - R) for a: no term grows with the gap.
+    Let a be the most probable class, L the logsumexp of the others' logits and c_i = exp(z_i - L) their softmax. Then
+    log(1 - p_a) = logsigmoid(L - z_a), exact however large the logits, and p_i = c_i (1 - p_a) <= 1/2 for the others.
+    With r_i = w_i p_i / (1 - p_i) and R = sum_{i != a} r_i, the gradient is r_k - c_k (R (1 - p_a) + w_a p_a) for
+    k != a, and p_a (w_a - R) for a: no term grows with the gap.
 
     All is worked on [C, B], classes first: reductions over few classes are then additions of long rows, several times
     as fast on a CPU, and tensors are reused, since fresh memory costs as much as the arithmetic. The gradient is

@@ -49,9 +49,13 @@ class Classifier(nn.Module):
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         return cast(Tensor, self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [B, O] of ``features`` [B, F]."""
+        return cast(Tensor, self.head(self.dropout(features)))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, O] of ``images`` [B, C, H, W], pixel values 0–255 of any dtype."""
-        return cast(Tensor, self.head(self.dropout(self.features(images))))
+        return self.classify(self.features(images))
 
 
 def build_model(

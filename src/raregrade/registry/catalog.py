@@ -20,10 +20,8 @@ CHALLENGER = "challenger"
 # Tags of a version: enough to find its data and code, and to apply the gate to it again.
 WEIGHTS_TAG = "raregrade.weights_sha256"
 DATASET_TAG = "raregrade.dataset.content_hash"
-METRICS_TAG = "raregrade.val_metrics"
-GATE_TAG = "raregrade.gate"
 REASONS_TAG = "raregrade.gate.reasons"
-BASELINE_TAG = "raregrade.baseline"
+RECORD_TAG = "raregrade.record"  # JSON for the gate: val_metrics, rules, baseline
 # The model folder within the artifacts of the MLflow model.
 MODEL_ARTIFACT = "artifacts/model"
 _URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))")
@@ -41,7 +39,13 @@ class RegisteredVersion:
     @property
     def metrics(self) -> dict[str, float]:
         """The ``val_*`` metrics recorded when it was registered."""
-        return {name: float(value) for name, value in json.loads(self.tags.get(METRICS_TAG, "{}")).items()}
+        return {name: float(value) for name, value in self.record.get("val_metrics", {}).items()}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the gate needs to judge it again; empty for a version that raregrade did not register."""
+        record: dict[str, Any] = json.loads(self.tags.get(RECORD_TAG, "{}"))
+        return record
 
 
 def list_models(name: str | None, tracking: Tracking) -> list[RegisteredVersion]:

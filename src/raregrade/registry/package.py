@@ -24,7 +24,7 @@ from raregrade.errors import ModelError
 from raregrade.labels import LabelSpace
 from raregrade.models.folder import CARD, WEIGHTS, load_model
 from raregrade.registry.catalog import RegisteredVersion, download
-from raregrade.tracking.connection import Connection
+from raregrade.tracking.connection import Connection, quiet
 
 # Same code, same machine, same batch: what differs by more is not the same model.
 _TOLERANCE = 1e-6
@@ -44,7 +44,8 @@ def log_model(
 
     client = connection.client
     logged = client.create_logged_model(
-        connection.experiment_id, name=name, source_run_id=run_id, model_type="classifier"
+        connection.experiment_id, name=name, source_run_id=run_id, model_type="classifier",
+        params={"loss": str(card["loss"]["name"]), "seed": str(card["seed"]), "backbone": str(card["backbone"])},
     )
     try:
         with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
@@ -119,7 +120,7 @@ def _write(
         shutil.copyfile(folder / name, files / name)
     code = scratch / "code" / _CODE.name
     shutil.copytree(_CODE, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    with _module_path_restored():
+    with _module_path_restored(), quiet("mlflow.pyfunc"):
         pyfunc.save_model(
             path=str(path),
             python_model=str(_CODE / "serving" / "mlflow_model.py"),

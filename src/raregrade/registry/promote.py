@@ -7,7 +7,6 @@ business of ``register``.
 from __future__ import annotations
 
 import getpass
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ from raregrade.config import GateRule
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import GateRefusedError, RegistryError
 from raregrade.registry.catalog import (
-    BASELINE_TAG,
     CHAMPION,
     DATASET_TAG,
-    GATE_TAG,
     RegisteredVersion,
     aliases_of,
     registered_model,
@@ -155,12 +152,12 @@ def _judge(
 
 
 def _recorded_gate(version: RegisteredVersion) -> list[GateRule]:
-    return [GateRule.model_validate(rule) for rule in json.loads(version.tags.get(GATE_TAG, "[]"))]
+    return [GateRule.model_validate(rule) for rule in version.record.get("rules", [])]
 
 
 def _recorded_baseline(version: RegisteredVersion) -> Reference | None:
-    text = version.tags.get(BASELINE_TAG)
-    return None if text is None else Reference(**json.loads(text))
+    baseline = version.record.get("baseline")
+    return None if baseline is None else Reference(**baseline)
 
 
 def _history(client: Any, name: str) -> list[Move]:

@@ -24,13 +24,11 @@ from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import DataError, GateRefusedError
 from raregrade.registry.candidate import Candidate, read_candidate
 from raregrade.registry.catalog import (
-    BASELINE_TAG,
     CHALLENGER,
     CHAMPION,
     DATASET_TAG,
-    GATE_TAG,
-    METRICS_TAG,
     REASONS_TAG,
+    RECORD_TAG,
     WEIGHTS_TAG,
     exists,
     version_of,
@@ -241,7 +239,11 @@ def _images(candidate: Candidate, dataset: PreparedDataset | None) -> npt.NDArra
 def _version_tags(candidate: Candidate, gate: Sequence[GateRule], verdict: GateResult) -> dict[str, str]:
     """What the registry must know by itself: enough to find the data and code, and to apply the gate again."""
     known = candidate.card["dataset"]
-    baseline = candidate.baseline
+    record = {
+        "val_metrics": candidate.val_metrics,
+        "rules": [rule.model_dump(mode="json") for rule in gate],
+        "baseline": asdict(candidate.baseline),
+    }
     names = safe_names(list(candidate.val_metrics))
     tags = {
         "loss": candidate.loss,
@@ -252,10 +254,8 @@ def _version_tags(candidate: Candidate, gate: Sequence[GateRule], verdict: GateR
         "raregrade.dataset.dvc_md5": known.get("dvc_md5"),
         "raregrade.dataset.source": known.get("source"),
         "raregrade.git_commit": candidate.card.get("git_commit"),
-        METRICS_TAG: json.dumps(candidate.val_metrics),
-        GATE_TAG: json.dumps([rule.model_dump(mode="json") for rule in gate]),
         REASONS_TAG: "\n".join(verdict.reasons),
-        BASELINE_TAG: json.dumps(asdict(baseline)),
+        RECORD_TAG: json.dumps(record),
     }
     tags |= {names[name]: f"{value:.6g}" for name, value in candidate.val_metrics.items()}
     return {key: str(value) for key, value in tags.items() if value}

@@ -73,7 +73,7 @@ def open_client(uri: str) -> Any:
             f"tracking.uri is {uri}, but mlflow is not installed. "
             "Install it with `pip install 'raregrade[tracking]'`, or set `tracking.uri: none`."
         ) from err
-    with as_user_error(uri), _quiet("mlflow.store.db.utils", "alembic"):
+    with as_user_error(uri), quiet("mlflow.store.db.utils", "alembic"):
         if database is None:
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
         # Several processes that create one sqlite file at once break it: the first creates, the others wait.
@@ -117,6 +117,19 @@ def store_lock(uri: str, scope: str) -> filelock.BaseFileLock:
         user = os.getuid() if hasattr(os, "getuid") else 0
         name = Path(tempfile.gettempdir()) / f"raregrade-{user}-{key}.lock"
     return filelock.FileLock(name, timeout=_LOCK_SECONDS)
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Leave out what ``loggers`` say below a warning, such as the lines that creating a database logs."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
@@ -238,16 +251,3 @@ def _masked(uri: str) -> str:
     """``uri`` without the password it may hold."""
     parts = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
-
-
-@contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
-    """Leave out the forty lines that creating a database logs."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

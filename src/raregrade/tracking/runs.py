@@ -101,7 +101,7 @@ class StepRun:
         """Set tags on the run."""
 
     def describe_pipeline(self, note: str, metrics: Mapping[str, float] | None = None) -> None:
-        """Add a paragraph (Markdown) to the parent's description and log ``metrics`` on the parent."""
+        """Put a paragraph (Markdown) on top of the parent's description and log ``metrics`` on the parent."""
 
 
 def group_of(params: Params, dataset_hash: str) -> str:
@@ -160,15 +160,16 @@ class _LoggedRun(StepRun):
         tracking = replace(tracking, uri=connection.uri)
         client = connection.client
         with as_user_error(tracking.uri):
+            inputs = [] if data is None else [dataset_input(data, step)]
             common = _common_tags(step, data) | ({GROUP_TAG: tracking.group} if tracking.group else {})
-            parent_id = _parent_run(connection, tracking, common) if tracking.group else None
+            parent_id = _parent_run(connection, tracking, common, inputs) if tracking.group else None
             own = {_PARENT_TAG: parent_id} if parent_id else {}
             created = client.create_run(
                 connection.experiment_id, run_name=name, tags=tag_values({**common, **own, **tags})
             )
             run = cls(connection, tracking, created.info.run_id, parent_id)
-            if data is not None:
-                client.log_inputs(run.run_id, datasets=[dataset_input(data, step)])
+            if inputs:
+                client.log_inputs(run.run_id, datasets=inputs)
         return run
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -197,14 +198,14 @@ class _LoggedRun(StepRun):
         if parent_id is None:
             return
 
-        def append() -> None:
+        def put_on_top() -> None:
             client = self.connection.client
             with store_lock(self.tracking.uri, self.tracking.experiment):
                 before = client.get_run(parent_id).data.tags.get(_NOTE_TAG, "")
                 if note not in before:
-                    client.set_tag(parent_id, _NOTE_TAG, f"{before}\n\n{note}".strip())
+                    client.set_tag(parent_id, _NOTE_TAG, f"{note}\n\n{before}".strip())
 
-        self._send(append)
+        self._send(put_on_top)
         self._log_metrics(parent_id, metrics or {}, 0)
 
     def close(self, status: str, error: BaseException | None = None) -> None:
@@ -291,7 +292,7 @@ def _user() -> str:
         return "unknown"
 
 
-def _parent_run(connection: Connection, tracking: Tracking, common: Mapping[str, str]) -> str:
+def _parent_run(connection: Connection, tracking: Tracking, common: Mapping[str, str], inputs: list[Any]) -> str:
     """The parent of the group, created where there is none."""
     with store_lock(tracking.uri, tracking.experiment):
         found = _parents(connection, tracking.group)
@@ -306,8 +307,10 @@ def _parent_run(connection: Connection, tracking: Tracking, common: Mapping[str,
             _NOTE_TAG: _note(tracking.group),
         }
         created = connection.client.create_run(
-            connection.experiment_id, run_name=f"pipeline {tracking.group[:12]}", tags=tag_values(tags)
+            connection.experiment_id, run_name=f"pipeline {tracking.group[:8]}", tags=tag_values(tags)
         )
+        if inputs:
+            connection.client.log_inputs(created.info.run_id, datasets=inputs)
         if sqlite_path(tracking.uri) is not None:
             return str(created.info.run_id)
     return _settle(connection, tracking.group, str(created.info.run_id))

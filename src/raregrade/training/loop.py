@@ -34,6 +34,7 @@ from raregrade.training.hardware import autocast, choose_device, choose_precisio
 from raregrade.training.interruption import Interruption, watch_for_interruption
 from raregrade.training.optimisation import create_optimizer, learning_rate, set_learning_rate
 from raregrade.training.order import epoch_batches
+from raregrade.training.stages import Span, begin_stage, plain_state, plan_stages, train_mode
 
 _EPOCH_SAVE_SECONDS = 30.0  # an epoch shorter than this is cheaper to repeat than to save each time
 _STEP_SAVE_SECONDS = 300.0
@@ -75,6 +76,7 @@ class FitResult:
 class _Progress:
     """Where a run stands; all of it goes into a checkpoint."""
 
+    stage: int = 0
     epoch: int = 0
     step: int = 0
     step_losses: list[Tensor] = field(default_factory=list)
@@ -155,7 +157,8 @@ class _Fit:
         ).to(self.device)
         torch.manual_seed(seed)
         self.model = self._build()
-        self.optimizer = create_optimizer(self.model, self.config)
+        self.spans = plan_stages(self.loss.stages, self.config.epochs)
+        self._begin_stage(0)
         self.images = ImageBatches(dataset, self.rows, self.device)
         self.val_images = ImageBatches(dataset, self.val_rows, self.device)
         self.progress = _Progress()
@@ -170,10 +173,15 @@ class _Fit:
             device=str(self.device),
             precision=str(self.precision).removeprefix("torch."),
         )
-        while self.progress.epoch < self.config.epochs:
-            self._train_epoch()
-            self._finish_epoch()
         progress = self.progress
+        for number in range(progress.stage, len(self.spans)):
+            if number > progress.stage:
+                self._enter_stage(number)
+            while progress.epoch < self.spans[number].last:
+                self._train_epoch()
+                self._finish_epoch()
+            if self.spans[number].epochs == 0:
+                self._judge({"epoch": progress.epoch})
         return FitResult(
             progress.best_weights,
             progress.history,
@@ -196,17 +204,45 @@ class _Fit:
         model.set_normalisation(self.mean, self.std)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
+    def _begin_stage(self, number: int) -> None:
+        """Change the model as the stage asks; the optimiser starts anew with what is left to train."""
+        self.loss.set_stage(number)
+        begin_stage(
+            self.model,
+            self.spans[number].stage,
+            head_kind=self.loss.head.kind,
+            head_scale=self.loss.head.scale,
+            tau=getattr(self.loss, "tau", 1.0),
+            seed=self.seed + number,
+        )
+        self.optimizer = create_optimizer(self.model, self.config)
+
+    def _enter_stage(self, number: int) -> None:
+        """Go on from the best epoch of the stage before; the run's result is the best epoch of its last stage."""
+        progress = self.progress
+        self.model.load_state_dict(progress.best_weights)
+        progress.stage, progress.best_epoch, progress.best_value = number, 0, float("nan")
+        self._begin_stage(number)
+
+    @property
+    def span(self) -> Span:
+        return self.spans[self.progress.stage]
+
+    def _learning_rate(self, step: int, steps: int) -> float:
+        """Of step ``step`` of the current epoch: every stage runs through the schedule once."""
+        done = (self.progress.epoch - self.span.first) * steps + step
+        return learning_rate(self.config, done, steps, self.span.epochs)
+
     def _train_epoch(self) -> None:
         progress = self.progress
-        batches = epoch_batches(self.targets, self.config, seed=self.seed, epoch=progress.epoch)
-        self.model.train()
+        batches = epoch_batches(self.targets, self.config, self.span.stage, seed=self.seed, epoch=progress.epoch)
+        train_mode(self.model, self.span.stage)
         self.loss.set_epoch(progress.epoch, self.config.epochs)
         if progress.step == 0:
             torch.manual_seed(self.seed * 1_000_003 + progress.epoch)  # dropout draws from torch's global generator
         remaining = batches[progress.step :]
         for positions, images in zip(remaining, self.images.batches(remaining), strict=True):
-            lr = learning_rate(self.config, progress.epoch * len(batches) + progress.step, len(batches))
-            set_learning_rate(self.optimizer, lr)
+            set_learning_rate(self.optimizer, self._learning_rate(progress.step, len(batches)))
             progress.step_losses.append(self._train_step(positions, images))
             progress.step += 1
             self.reporter.step(progress.epoch, progress.step, len(batches), len(positions))
@@ -220,8 +256,11 @@ class _Fit:
         )
         target = torch.from_numpy(self.targets[positions]).to(self.device)
         with autocast(self.device, self.precision):
-            logits = self.model(changed)
-        loss: Tensor = self.loss(logits, target)
+            # A frozen backbone needs no gradients, and so no memory of its activations.
+            with torch.set_grad_enabled(not self.span.stage.freeze_backbone):
+                features = self.model.features(changed)
+            logits = self.model.classify(features)
+        loss: Tensor = self.loss(logits, target, features) if self.loss.needs_features else self.loss(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.gradient_clip is not None:
@@ -231,6 +270,15 @@ class _Fit:
 
     def _finish_epoch(self) -> None:
         progress = self.progress
+        row = {"epoch": progress.epoch + 1, "train_loss": float(torch.stack(progress.step_losses).mean())}
+        row |= {"lr": self.optimizer.param_groups[0]["lr"]}
+        progress.epoch, progress.step, progress.step_losses = progress.epoch + 1, 0, []
+        self._judge(row)
+        self._save_if_asked(during_epoch=False)
+
+    def _judge(self, row: dict[str, float]) -> None:
+        """Validate, complete and keep the ``row`` of the epoch, and keep the weights where they are the best so far."""
+        progress = self.progress
         metrics = self._validate()
         if self.metric not in metrics:
             raise RaregradeError(
@@ -238,17 +286,13 @@ class _Fit:
                 "there?); choose another train.selection_metric or prepare a split that has every class"
             )
         value = metrics[self.metric]
-        row = {"epoch": progress.epoch + 1, "train_loss": float(torch.stack(progress.step_losses).mean())}
-        row |= {"lr": self.optimizer.param_groups[0]["lr"]}
         row |= {f"val_{name}": v for name, v in metrics.items() if name in METRIC_TASKS}
         progress.history.append(row)
         better = value < progress.best_value if self.metric == "mae" else value > progress.best_value
         if better or progress.best_epoch == 0:
-            progress.best_epoch, progress.best_value = progress.epoch + 1, value
-            progress.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
-        progress.epoch, progress.step, progress.step_losses = progress.epoch + 1, 0, []
+            progress.best_epoch, progress.best_value = progress.epoch, value
+            progress.best_weights = plain_state(self.model)
         self.reporter.epoch(row)
-        self._save_if_asked(during_epoch=False)
 
     def _validate(self) -> dict[str, float]:
         """Metrics on the validation split, in float32: the very numbers that ``evaluate`` reports for these weights."""
@@ -260,7 +304,7 @@ class _Fit:
         stacked = torch.cat(logits)
         if not torch.isfinite(stacked).all():
             # The last step's loss was finite and the weights it led to are not.
-            self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch + 1}")
+            self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch}")
         probs = probabilities(self.loss.output, stacked.numpy())
         return compute_metrics(self.val_targets, probs, self.dataset.label_space)
 
@@ -270,7 +314,7 @@ class _Fit:
         if finite.all():
             return
         step = int(np.flatnonzero(~finite)[0])
-        lr = learning_rate(self.config, self.progress.epoch * len(batches) + step, len(batches))
+        lr = self._learning_rate(step, len(batches))
         names = self.dataset.manifest["image_id"].to_numpy()[self.rows[batches[step]]]
         self._diverged(
             f"the loss became NaN or infinite in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate "
@@ -309,6 +353,8 @@ class _Fit:
         state = self.checkpoint.load()
         if state is None:
             return False
+        for number in range(1, state["progress"]["stage"] + 1):
+            self._begin_stage(number)  # the same modules; their weights follow
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])

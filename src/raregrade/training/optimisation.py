@@ -24,13 +24,13 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
     return kind(groups, lr=config.lr, fused=True)
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of ``step``, counted from 0 over the whole run.
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """The learning rate of ``step``, counted from 0 over the ``epochs`` of the schedule.
 
     Linear warm-up, then a cosine to zero or a constant. A function of the step alone, so a resumed run continues
     on the same curve.
     """
-    total = config.epochs * steps_per_epoch
+    total = epochs * steps_per_epoch
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)

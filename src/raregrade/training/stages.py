@@ -1,0 +1,103 @@
+"""Training in stages: how the epochs are shared out, and what becomes of model and head as a stage begins.
+
+Most losses have one stage; two-stage methods train a representation first and then a classifier on the
+frozen backbone. What a stage asks for is the loss's (``raregrade.losses.base.Stage``); this module carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from raregrade.errors import ConfigError
+from raregrade.losses.base import Stage
+from raregrade.models.backbone import Classifier
+from raregrade.models.heads import (
+    LearnableWeightScaling,
+    LinearHead,
+    create_head,
+    freeze,
+    tau_normalised_head,
+    train_except,
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage with its epochs ``first`` to ``last`` - 1, counted from 0 over the whole run."""
+
+    stage: Stage
+    first: int
+    last: int
+
+    @property
+    def epochs(self) -> int:
+        return self.last - self.first
+
+
+def plan_stages(stages: Sequence[Stage], epochs: int) -> list[Span]:
+    """Share ``epochs`` out among ``stages``: each stage with a share gets at least one, together they get all.
+
+    Raises:
+        ConfigError: fewer epochs than stages that train.
+    """
+    trained = [stage for stage in stages if stage.share > 0]
+    if epochs < len(trained):
+        names = " and ".join(stage.name for stage in trained)
+        raise ConfigError(f"train.epochs = {epochs}: the stages {names} need at least one epoch each")
+    spans: list[Span] = []
+    first, open_stages = 0, len(trained)
+    total_share = sum(stage.share for stage in stages)
+    for stage in stages:
+        if stage.share > 0:
+            open_stages -= 1
+            wanted = max(1, round(epochs * stage.share / total_share)) if open_stages else epochs - first
+            last = min(first + wanted, epochs - open_stages)
+        else:
+            last = first
+        spans.append(Span(stage, first, last))
+        first = last
+    return spans
+
+
+def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: float, tau: float, seed: int) -> None:
+    """Freeze what ``stage`` freezes and change the head as it says. A new head is drawn from ``seed``."""
+    if stage.freeze_backbone:
+        freeze(model.backbone)
+    if stage.head == "keep":
+        return
+    weight = cast(Tensor, next(model.head.parameters()))
+    if stage.head == "new":
+        torch.manual_seed(seed)
+        features = int(getattr(model.backbone, "num_features"))  # noqa: B009 - timm's modules declare it, nn.Module does not
+        outputs = cast(nn.Linear, model.head).weight.shape[0]
+        model.head = create_head(head_kind, features, outputs, head_scale).to(weight.device)
+    elif stage.head == "scale":
+        model.head = LearnableWeightScaling(_linear(model.head))
+    else:
+        model.head = tau_normalised_head(_linear(model.head), tau)
+
+
+def train_mode(model: Classifier, stage: Stage) -> None:
+    """``model.train()``, in which a frozen backbone keeps its BatchNorm statistics and nothing is dropped."""
+    train_except(model, [model.backbone, model.dropout] if stage.freeze_backbone else [])
+
+
+def plain_state(model: Classifier) -> dict[str, Tensor]:
+    """A copy on the CPU of the weights as the model folder holds them: a scaled head is folded into a linear one."""
+    state = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+    if isinstance(model.head, LearnableWeightScaling):
+        state = {k: v for k, v in state.items() if not k.startswith("head.")}
+        folded = model.head.folded().state_dict()
+        state |= {f"head.{k}": v.detach().to("cpu", copy=True) for k, v in folded.items()}
+    return state
+
+
+def _linear(head: nn.Module) -> LinearHead:
+    if not isinstance(head, LinearHead):
+        raise ConfigError(f"rebalancing a {type(head).__name__} is not defined; it needs a linear head")
+    return head
