@@ -47,15 +47,16 @@ def raregrade(*arguments: str | Path, cwd: Path, **environment: str) -> subproce
     )
 
 
-def interrupt(arguments: list[str], cwd: Path, number: signal.Signals, once: Callable[[], bool]) -> tuple[int, str]:
-    """Start the command, send it a signal when ``once()`` holds, and return exit code and stderr."""
-    with subprocess.Popen([PROGRAM, *arguments], cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
+def interrupt(arguments: list[str], cwd: Path, number: signal.Signals, once: Callable[[str], bool]) -> tuple[int, str]:
+    """Start the command, send it a signal when ``once(stderr so far)`` holds, and return exit code and stderr."""
+    log = cwd / "stderr.log"
+    with log.open("w") as stderr, subprocess.Popen([PROGRAM, *arguments], cwd=cwd, stderr=stderr) as process:
         deadline = time.monotonic() + 120
-        while not once() and process.poll() is None and time.monotonic() < deadline:
+        while not once(log.read_text()) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=120)
-        return process.returncode, stderr
+        code = process.wait(timeout=120)
+    return code, log.read_text()
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_a_mistake_of_ours_gives_1_with_a_traceback(project: Path) -> None:
 def test_an_interrupt_gives_75_says_how_to_resume_and_leaves_nothing_finished(
     project: Path, stop: Callable[..., tuple[int, str]], number: signal.Signals
 ) -> None:
-    def drawing() -> bool:
+    def drawing(_: str) -> bool:
         return any(project.glob("**/*.png"))
 
     arguments = ["phantom", "--out", "raw", "--set", "phantom.patients=20000"]

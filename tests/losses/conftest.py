@@ -43,6 +43,12 @@ def setting(request):
     return request.param
 
 
+@pytest.fixture(params=[s for s, (kind, _) in SETTINGS.items() if "ordinal" in LOSS_PARAMS[kind].tasks])
+def single_label_setting(request):
+    """The name of each setting of a loss on class indices."""
+    return request.param
+
+
 @pytest.fixture
 def build():
     """Function that builds the loss of a setting."""

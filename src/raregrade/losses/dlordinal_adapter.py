@@ -50,7 +50,8 @@ class DlordinalLoss(Loss):
         """``logits`` [B, K], ``target`` int64 [B] -> scalar."""
         check_class_target(logits, target, self._num_outputs)
         logits = raise_precision(logits)
-        value: Tensor = self.loss(logits, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            value: Tensor = self.loss(logits, target)
         return value.to(logits.dtype)
 
 

@@ -82,7 +82,7 @@ class HBCELoss(Loss):
         sign = logits.detach().sign()
         present = sign.clamp_min(0.0).index_select(1, self.child_index)
         absent = sign.neg_().clamp_min_(0.0).index_select(1, self.parent_index)
-        return present.mul_(absent) @ penalties
+        return present.mul_(absent).mul_(penalties).sum(1)
 
 
 class _SoftPenalty(torch.autograd.Function):
@@ -97,7 +97,7 @@ class _SoftPenalty(torch.autograd.Function):
         """``logits`` [B, K], ``parents``, ``children`` and ``penalties`` [E] -> [B]."""
         p = logits.t().clone(memory_format=torch.contiguous_format).sigmoid_()
         excess = p.index_select(0, children).sub_(p.index_select(0, parents)).clamp_min_(0.0)
-        penalty = penalties @ excess
+        penalty = (excess * penalties.unsqueeze(1)).sum(0)  # a matrix product would lose precision under autocast
         if ctx.needs_input_grad[0]:
             active = excess.sign_().mul_(penalties.unsqueeze(1))
             gradient = torch.zeros_like(p).index_add_(0, children, active).index_add_(0, parents, active, alpha=-1)

@@ -44,7 +44,10 @@ def log_model(
 
     client = connection.client
     logged = client.create_logged_model(
-        connection.experiment_id, name=name, source_run_id=run_id, model_type="classifier",
+        connection.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        model_type="classifier",
         params={"loss": str(card["loss"]["name"]), "seed": str(card["seed"]), "backbone": str(card["backbone"])},
     )
     try:

@@ -32,6 +32,14 @@ _PROBE_ATTEMPTS = 3
 _PROBE_SECONDS = 2.5
 _LOCK_SECONDS = 120.0
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# The kind makes MLflow's pages open on training runs instead of on language-model traces.
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "Losses compared by raregrade. Each `pipeline …` run holds the steps of one set of parameters on one "
+        "dataset: open it with the + beside its name."
+    ),
+}
 _GATEWAY_ERRORS = (502, 503, 504)
 
 
@@ -164,7 +172,7 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
         # Without a location MLflow writes artifacts to whatever folder the process happens to run in.
         location = None if database is None else (database.parent / "mlartifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException:
             found = client.get_experiment_by_name(name)  # a process on another machine was faster
             if found is None:
