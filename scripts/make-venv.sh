@@ -18,6 +18,11 @@ for python in "$@"; do
     exit 2
 done
 
-echo "raregrade needs Python 3.11 or newer, but $1 is $("$1" --version 2>&1 || echo not found)." >&2
+if command -v "$1" >/dev/null; then
+    found="$("$1" --version 2>&1)"
+else
+    found="not there"
+fi
+echo "raregrade needs Python 3.11 or newer, but $1 is $found." >&2
 echo "Install one, or name it: make install PYTHON=/path/to/python" >&2
 exit 2

@@ -32,4 +32,5 @@ def compare(section: CompareSection, reports: Sequence[Path], out: Path, *, trac
         for loss, entry in comparison["losses"].items():
             run.log_metrics({f"{loss}/{name}": value["mean"] for name, value in entry["metrics"].items()})
         run.log_artifacts(out)
+        run.describe_pipeline(comparison["advice"])
     return comparison

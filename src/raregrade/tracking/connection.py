@@ -32,7 +32,7 @@ _PROBE_ATTEMPTS = 3
 _PROBE_SECONDS = 2.5
 _LOCK_SECONDS = 120.0
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-# The kind makes MLflow's pages open on training runs instead of on language-model traces.
+# Without the kind, the side bar of MLflow's pages offers traces of language models and no training runs.
 _EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": (
