@@ -39,7 +39,6 @@ BARS: dict[tuple[str, str], float] = {
     ("cdw_ce", "4096x21"): 5.0,
     ("lmf, scale 5", "4096x21"): 5.0,
     ("hbce", "4096x21"): 3.0,
-    ("hbce, soft", "4096x21"): 3.0,
 }
 # The same against dlordinal's CDW-CE.
 DLORDINAL_BARS: dict[str, float] = {"512x4": 1.0, "4096x21": 1.15}

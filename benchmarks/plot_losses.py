@@ -59,7 +59,7 @@ def value_and_gradient(loss: nn.Module, logits_of: Callable[[Tensor], Tensor], g
 
 def draw(name: str, title: str, curves: list[Curve], *, label: str, log: bool = False) -> None:
     gap = torch.linspace(-6, 12, 91, dtype=torch.float64)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
     for i, (text, loss, logits_of) in enumerate(curves):
         value, gradient = value_and_gradient(loss, logits_of, gap)
         style = {"color": "black", "linewidth": 2.0} if i == 0 else {"color": f"C{i - 1}", "linewidth": 1.4}
@@ -72,7 +72,7 @@ def draw(name: str, title: str, curves: list[Curve], *, label: str, log: bool = 
         right.set(yscale="log", ylim=(1e-2, 1e3))
     for axes in (left, right):
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    left.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
     plt.close(figure)
 

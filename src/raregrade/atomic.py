@@ -24,7 +24,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -43,15 +43,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             aside = temporary.with_name(temporary.name + ".old")
-            os.replace(path, aside)
+            path.replace(aside)
             try:
-                os.replace(temporary, path)
+                temporary.replace(path)
             except OSError:
-                os.replace(aside, path)
+                aside.replace(path)
                 raise
             shutil.rmtree(aside)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

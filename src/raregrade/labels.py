@@ -101,7 +101,8 @@ class LabelSpace:
             if isinstance(err, DataError):
                 raise
             raise DataError(
-                f'not a label space: {value!r}; expected {{"task": ..., "classes": [...], "edges": [[parent, child], ...]}}'
+                f"not a label space: {value!r}; "
+                'expected {"task": ..., "classes": [...], "edges": [[parent, child], ...]}'
             ) from err
 
 

@@ -6,35 +6,57 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
+from raregrade.config import load_params
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of its own beside the repository's code, with settings under which a stage takes seconds."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    for name in ("components", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "src").symlink_to(ROOT / "src")
-    shutil.copy(ROOT / ".dvcignore", folder)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["phantom"] |= {"patients": 60, "image_size": 32}
-    params["data"]["image_size"] = 32
-    params["train"] |= {"backbone": "resnet10t", "epochs": 1, "lr": 0.001, "precision": "float32", "threads": 1}
-    params["compare"] |= {"losses": ["ce", "cdw_ce"], "seeds": [1], "resamples": 100}
-    params["gate"] = [{"metric": "val_qwk", "threshold": -1.0}]
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    run(folder, "git", "init", "--quiet")
-    run(folder, "dvc", "init", "--quiet")
-    run(folder, "dvc", "repro")
-    return folder
+# Parameters file, losses to train, a gate that always opens. Each of the four published methods is in one of them.
+FLAVOURS: dict[str, tuple[str, list[str], str]] = {
+    "ordinal": ("params.yaml", ["ce", "cdw_ce"], "val_qwk"),
+    "imbalanced": ("configs/phantom/imbalanced.yaml", ["lmf", "two_stage"], "val_macro_f1"),
+    "hierarchical": ("configs/phantom/hierarchical.yaml", ["bce", "hbce"], "val_auroc"),
+}
+
+
+@pytest.fixture(scope="session")
+def project_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A reproduced project of a flavour beside the repository's code; a stage of it takes seconds."""
+
+    @cache
+    def make(flavour: str) -> Path:
+        file, losses, metric = FLAVOURS[flavour]
+        folder = tmp_path_factory.mktemp(flavour)
+        for name in ("dvc.yaml", ".dvcignore"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("components", "pipelines", "src"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        params = load_params(ROOT / file).to_dict()
+        params["phantom"] |= {"patients": 60, "image_size": 32}
+        params["data"]["image_size"] = 32
+        params["train"] |= {"backbone": "resnet10t", "epochs": 2, "precision": "float32", "threads": 1}
+        params["compare"] |= {"losses": losses, "seeds": [1], "baseline": losses[0], "resamples": 100}
+        params["gate"] = [{"metric": metric, "threshold": -1.0}]
+        (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        run(folder, "git", "init", "--quiet")
+        run(folder, "dvc", "init", "--quiet")
+        run(folder, "dvc", "repro")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def project(project_of: Callable[[str], Path]) -> Path:
+    return project_of("ordinal")
 
 
 def run(folder: Path, *command: str) -> str:
@@ -58,11 +80,13 @@ def all_metrics(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
     return found
 
 
-def test_every_stage_leaves_its_outputs(project: Path) -> None:
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_stage_leaves_its_outputs(project_of: Callable[[str], Path], flavour: str) -> None:
+    project = project_of(flavour)
     for name in ("comparison/comparison.json", "comparison/comparison.html", "registered.json", "mlflow.db"):
         assert (project / name).exists(), name
     assert json.loads((project / "registered.json").read_text(encoding="utf-8"))["registered"] is True
-    assert set(all_metrics(project / "reports")) == {("ce", "1"), ("cdw_ce", "1")}
+    assert set(all_metrics(project / "reports")) == {(loss, "1") for loss in FLAVOURS[flavour][1]}
 
 
 def test_a_second_repro_does_nothing(project: Path) -> None:
@@ -101,20 +125,12 @@ def test_runs_lie_under_one_parent_with_the_identity_of_data_and_code(project: P
     assert len(client.get_metric_history(steps["train"].info.run_id, "val_qwk")) == 1
 
 
-def test_the_pipeline_gives_the_same_metrics(project: Path) -> None:
-    run(
-        project,
-        "raregrade",
-        "pipeline",
-        "run",
-        "compare_losses",
-        "--set",
-        "tracking.uri=sqlite:///kubeflow.db",
-        "--root",
-        "kubeflow",
-    )
-    by_pipeline, by_dvc = all_metrics(project / "kubeflow"), all_metrics(project / "reports")
-    assert by_pipeline == by_dvc
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_pipeline_gives_the_same_metrics(project_of: Callable[[str], Path], flavour: str) -> None:
+    project = project_of(flavour)
+    elsewhere = "tracking.uri=sqlite:///kubeflow.db"
+    run(project, "raregrade", "pipeline", "run", "compare_losses", "--set", elsewhere, "--root", "kubeflow")
+    assert all_metrics(project / "kubeflow") == all_metrics(project / "reports")
 
 
 def test_changing_one_loss_reruns_what_depends_on_it_and_nothing_else(project: Path) -> None:

@@ -97,18 +97,20 @@ class _SoftPenalty(torch.autograd.Function):
         """``logits`` [B, K], ``parents``, ``children`` and ``penalties`` [E] -> [B]."""
         p = logits.t().clone(memory_format=torch.contiguous_format).sigmoid_()
         excess = p.index_select(0, children).sub_(p.index_select(0, parents)).clamp_min_(0.0)
-        penalty = (excess * penalties.unsqueeze(1)).sum(0)  # a matrix product would lose precision under autocast
+        weighted = excess.mul_(penalties.unsqueeze(1))
+        penalty = weighted.sum(0)  # not a matrix product, which would lose precision under autocast
         if ctx.needs_input_grad[0]:
-            active = excess.sign_().mul_(penalties.unsqueeze(1))
+            active = weighted.sign_().mul_(penalties.unsqueeze(1))
             gradient = torch.zeros_like(p).index_add_(0, children, active).index_add_(0, parents, active, alpha=-1)
-            ctx.save_for_backward(gradient.mul_(p).mul_(p.neg_().add_(1.0)))
+            gradient.mul_(p).addcmul_(gradient, p, value=-1.0)  # p (1 - p) of the sigmoid
+            ctx.save_for_backward(p.view(logits.shape).copy_(gradient.t()))
         return penalty
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * grad_output).t(), None, None, None
+        return gradient * grad_output.unsqueeze(1), None, None, None
 
 
 def data_driven_penalties(edges: Edges, statistics: LabelStatistics, scale: float = 1.0) -> Tensor:
