@@ -22,7 +22,7 @@ $(INSTALLED): requirements.lock requirements-uv.lock pyproject.toml
 	@.venv/bin/python -c 'import pip' 2>/dev/null || sh scripts/make-venv.sh $(if $(PYTHON),"$(PYTHON)")
 	@echo "Installing the pinned packages into .venv; the first time this downloads a few GB."
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@.venv/bin/uv pip sync --python .venv/bin/python --require-hashes requirements.lock
+	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -131,13 +131,13 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 
 def _print_comparison(comparison: dict[str, Any], folder: Path) -> None:
-    from raregrade.evaluation.table import format_table
+    from raregrade.evaluation.table import format_summary
 
     try:
-        table = format_table(comparison)
+        text = format_summary(comparison)
     except (KeyError, TypeError, AttributeError) as err:
         raise UserError(f"{folder / 'comparison.json'} is not a comparison. `raregrade compare` writes it.") from err
-    print(table)
+    print(text)
     print(f"report: {folder / 'comparison.html'}")
 
 

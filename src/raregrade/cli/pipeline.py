@@ -93,7 +93,7 @@ def run(
         config, raw_data=str(raw_data), store="" if store is None else str(store.resolve())
     )
     from raregrade.cli.printing import print_registration
-    from raregrade.evaluation.table import format_table
+    from raregrade.evaluation.table import format_summary
 
     stdout = sys.stdout  # kfp.local replaces sys.stdout and print while it runs
 
@@ -109,7 +109,7 @@ def run(
         checkpoints=WORKPLACE / "checkpoints",
         report=report,
     )
-    print(f"\n{format_table(read_json(result.comparison / 'comparison.json', 'The run is incomplete.'))}")
+    print(f"\n{format_summary(read_json(result.comparison / 'comparison.json', 'The run is incomplete.'))}")
     print_registration(read_json(result.registration / "registered.json", "The run is incomplete."))
     print(f"report: {_shown(result.comparison / 'comparison.html')}")
     print(f"outputs and logs of all tasks: {_shown(result.folder)}")

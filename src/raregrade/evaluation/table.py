@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def format_summary(comparison: dict[str, Any]) -> str:
+    """The table, then the advice."""
+    return f"{format_table(comparison)}\n\n{advice(comparison)}"
+
+
 def advice(comparison: dict[str, Any]) -> str:
     """Which loss to train with and how sure that is, in one or two sentences. Claims nothing the interval does not."""
     winner, baseline = comparison["winner"]["loss"], comparison["baseline"]

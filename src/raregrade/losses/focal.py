@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from raregrade.losses.base import (
     Loss,
@@ -45,16 +46,48 @@ class FocalLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""
         check_class_target(logits, target, self._num_outputs)
-        loss = focal_terms(raise_precision(logits), target, self.gamma)
-        weights = self.optional_constant("class_weights", loss.dtype)
+        logits = raise_precision(logits)
+        weights = self.optional_constant("class_weights", logits.dtype)
+        loss: Tensor = _Focal.apply(logits, target, weights, self.gamma, self.reduction)
+        return loss
+
+
+def focal_and_slope(cross_entropy: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """f = (1 - exp(-h))^gamma h of the cross-entropy h >= 0, and df / dh.
+
+    df / dh = m^gamma (1 + gamma (1 - m) h / m) with m = 1 - exp(-h), without cancellation; m is kept above 0, where
+    the limit of the quotient is 1 and f and its slope are 0.
+    """
+    miss = cross_entropy.neg().expm1_().neg_()
+    bounded = miss.clamp_min(torch.finfo(miss.dtype).tiny)
+    power = bounded.pow(gamma)
+    ratio = torch.addcmul(cross_entropy, cross_entropy, miss, value=-1.0).div_(bounded)
+    return power * cross_entropy, ratio.mul_(gamma).add_(1.0).mul_(power)
+
+
+class _Focal(torch.autograd.Function):
+    """Focal loss with its gradient, slope_b (p - onehot(y)): a chain of small autograd steps costs twice as much.
+
+    Worked on [C, B], classes first, as a reduction over few classes is then an addition of long rows.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - a Function takes its inputs by position
+        ctx: Any, logits: Tensor, target: Tensor, weights: Tensor | None, gamma: float, reduction: Reduction
+    ) -> Tensor:
+        row = target.unsqueeze(0)
+        log_p = logits.t().log_softmax(0)
+        loss, slope = focal_and_slope(log_p.gather(0, row).neg_(), gamma)
         if weights is not None:
-            loss = loss * weights.index_select(0, target)
-        return reduce(loss, self.reduction)
+            sample_weights = weights.index_select(0, target)
+            loss, slope = loss * sample_weights, slope * sample_weights
+        if ctx.needs_input_grad[0]:
+            ctx.scale = 1.0 / len(target) if reduction == "mean" else 1.0
+            ctx.save_for_backward(log_p.exp_().mul_(slope).scatter_add_(0, row, slope.neg()))
+        return loss.squeeze(0) if reduction == "none" else reduce(loss, reduction)
 
-
-def focal_terms(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """(1 - p_y)^gamma (-log p_y), [B]."""
-    cross_entropy = functional.cross_entropy(logits, target, reduction="none")
-    # 1 - p_y without cancellation; the clamp keeps the power's derivative finite at p_y = 1 when gamma < 1.
-    miss = -torch.expm1(-cross_entropy)
-    return miss.clamp_min(torch.finfo(miss.dtype).tiny).pow(gamma) * cross_entropy
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * (grad_output * ctx.scale)).t(), None, None, None, None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from raregrade.errors import UserError
-from raregrade.losses.base import HeadSpec, Loss, Reduction, check_class_target, check_range, raise_precision, reduce
-from raregrade.losses.focal import focal_terms
+from raregrade.losses.base import HeadSpec, Loss, Reduction, check_class_target, check_range, raise_precision
+from raregrade.losses.focal import focal_and_slope
 from raregrade.losses.ldam import LDAMLoss, ldam_margins
 
 WEIGHTINGS = ("none", "margin")
@@ -59,11 +60,57 @@ class LMFLoss(Loss):
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""
         check_class_target(logits, target, self._num_outputs)
         logits = raise_precision(logits)
-        weights = self.ldam.optional_constant("class_weights", logits.dtype)
-        margin_term = functional.cross_entropy(
-            self.ldam.shifted(logits, target), target, weights, reduction=self.reduction
+        ldam_weights, focal_weights = self._sample_weights(target, logits.dtype)
+        shift = self.ldam.constant("shift", logits.dtype)
+        loss: Tensor = _LMF.apply(
+            logits, target, shift, self.ldam.factor, ldam_weights, focal_weights, self.gamma, self.reduction
         )
-        focal = focal_terms(logits, target, self.gamma)
-        if weights is not None:
-            focal = focal * weights.index_select(0, target)
-        return self.alpha * margin_term + self.beta * reduce(focal, self.reduction)
+        return loss
+
+    def _sample_weights(self, target: Tensor, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
+        """What multiplies LDAM and focal of each sample: alpha, beta, class weights and the divisors of ``mean``."""
+        weights = self.ldam.optional_constant("class_weights", dtype)
+        count = len(target) if self.reduction == "mean" else 1
+        if weights is None:
+            return self.alpha / count, self.beta / count
+        chosen = weights.index_select(0, target)
+        total = chosen.sum() if self.reduction == "mean" else 1.0
+        return chosen * (self.alpha / total), chosen * (self.beta / count)
+
+
+class _LMF(torch.autograd.Function):
+    """Sum of both terms with its gradient: both need the same steps, which autograd would take one by one.
+
+    Worked on [C, B], classes first, as a reduction over few classes is then an addition of long rows.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - a Function takes its inputs by position
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        shift: Tensor,
+        factor: float,
+        ldam_weights: Tensor | float,
+        focal_weights: Tensor | float,
+        gamma: float,
+        reduction: Reduction,
+    ) -> Tensor:
+        row = target.unsqueeze(0)
+        z = logits.t()
+        log_p = z.log_softmax(0)
+        log_q = torch.add(shift.index_select(1, target), z, alpha=factor).log_softmax(0)
+        focal, slope = focal_and_slope(log_p.gather(0, row).neg_(), gamma)
+        loss = focal.mul_(focal_weights).sub_(log_q.gather(0, row).mul_(ldam_weights))
+        if ctx.needs_input_grad[0]:
+            slope = slope.mul_(focal_weights)
+            pull = ldam_weights * factor
+            gradient = log_p.exp_().mul_(slope).add_(log_q.exp_().mul_(pull))
+            ctx.save_for_backward(gradient.scatter_add_(0, row, (slope + pull).neg_()))
+        return loss.squeeze(0) if reduction == "none" else loss.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * grad_output).t(), None, None, None, None, None, None, None
