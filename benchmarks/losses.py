@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto: the CPU, and the GPU where there is one")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="one is disturbed least by other load")
     parser.add_argument("--flush-denormal", action="store_true", help="as training sets it")
     parser.add_argument("--training-step", action="store_true", help="also beside a ResNet-18 step")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a bar is missed (CPU, eager)")

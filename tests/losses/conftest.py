@@ -49,6 +49,12 @@ def single_label_setting(request):
     return request.param
 
 
+@pytest.fixture(params=[s for s, (kind, _) in SETTINGS.items() if "multilabel" in LOSS_PARAMS[kind].tasks])
+def multilabel_setting(request):
+    """The name of each setting of a loss on 0/1 labels."""
+    return request.param
+
+
 @pytest.fixture
 def build():
     """Function that builds the loss of a setting."""

@@ -138,3 +138,12 @@ def test_a_class_index_out_of_range_is_refused(single_label_setting, index, buil
 def test_an_unknown_reduction_is_refused(setting, build):
     with pytest.raises(ValueError, match="reduction"):
         build(setting, "median")
+
+
+@pytest.mark.parametrize("value", [-1.0, 2.0, float("inf")])
+def test_a_label_outside_0_and_1_is_refused(multilabel_setting, value, build, sample):
+    loss = build(multilabel_setting)
+    logits, target = sample(loss, 8)
+    target[3, 1] = value
+    with pytest.raises(ValueError, match="0, 1 and NaN"):
+        loss(logits, target)

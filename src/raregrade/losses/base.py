@@ -188,6 +188,11 @@ def check_label_target(logits: Tensor, target: Tensor, num_outputs: int | None) 
         raise UserError(f"the loss was built for {num_outputs} labels, got logits {list(logits.shape)}")
     if not target.is_floating_point():
         raise UserError(f"a multilabel target must be floating point (NaN = unknown), got {target.dtype}")
+    if target.device.type == "cpu" and not torch.compiler.is_compiling():
+        lowest, highest = torch.aminmax(target.nan_to_num(0.0))
+        low, high = lowest.item(), highest.item()
+        if low < 0 or high > 1:
+            raise UserError(f"a multilabel target holds 0, 1 and NaN (unknown); got values from {low:g} to {high:g}")
 
 
 def check_counts(class_counts: Sequence[int] | Tensor, classes: Sequence[str] | None = None) -> Tensor:

@@ -126,13 +126,13 @@ class _ExactCDWCE(torch.autograd.Function):
             pull = minus_w_best * minus_p_best
             gradient = r.addcmul_(c, torch.addcmul(pull, total, minus_miss_best, value=-1.0), value=-1.0)
             gradient.scatter_(0, best, torch.addcmul(pull, total, minus_p_best))
-            ctx.scale = 1.0 / len(target) if reduction == "mean" else 1.0
-            ctx.save_for_backward(c.view(logits.shape).copy_(gradient.t()))
+            saved = c.view(logits.shape).copy_(gradient.t())
+            ctx.save_for_backward(saved.mul_(1.0 / len(target)) if reduction == "mean" else saved)
         return loss.squeeze(0) if reduction == "none" else reduce(loss, reduction)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        # [] becomes [1] and [B] becomes [B, 1]
-        return gradient * (grad_output * ctx.scale).unsqueeze(-1), None, None, None
+        per_sample = grad_output.dim() > 0
+        return gradient * (grad_output.unsqueeze(1) if per_sample else grad_output), None, None, None

@@ -65,6 +65,16 @@ def focal_and_slope(cross_entropy: Tensor, gamma: float) -> tuple[Tensor, Tensor
     return power * cross_entropy, ratio.mul_(gamma).add_(1.0).mul_(power)
 
 
+def softmax_and_cross_entropy(logits: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax [C, B] and cross-entropy [1, B] of ``logits`` [C, B], classes first, for the classes ``row`` [1, B].
+
+    One exponential instead of two: the normaliser is read off the largest probability, which is never small.
+    """
+    p = logits.softmax(0)
+    gap = logits.amax(0, keepdim=True).sub_(logits.gather(0, row))
+    return p, gap.sub_(p.amax(0, keepdim=True).log_())
+
+
 class _Focal(torch.autograd.Function):
     """Focal loss with its gradient, slope_b (p - onehot(y)): a chain of small autograd steps costs twice as much.
 
@@ -76,14 +86,14 @@ class _Focal(torch.autograd.Function):
         ctx: Any, logits: Tensor, target: Tensor, weights: Tensor | None, gamma: float, reduction: Reduction
     ) -> Tensor:
         row = target.unsqueeze(0)
-        log_p = logits.t().log_softmax(0)
-        loss, slope = focal_and_slope(log_p.gather(0, row).neg_(), gamma)
+        p, cross_entropy = softmax_and_cross_entropy(logits.t().contiguous(), row)
+        loss, slope = focal_and_slope(cross_entropy, gamma)
         if weights is not None:
             sample_weights = weights.index_select(0, target)
             loss, slope = loss * sample_weights, slope * sample_weights
         if ctx.needs_input_grad[0]:
             ctx.scale = 1.0 / len(target) if reduction == "mean" else 1.0
-            ctx.save_for_backward(log_p.exp_().mul_(slope).scatter_add_(0, row, slope.neg()))
+            ctx.save_for_backward(p.mul_(slope).scatter_add_(0, row, slope.neg()))
         return loss.squeeze(0) if reduction == "none" else reduce(loss, reduction)
 
     @staticmethod

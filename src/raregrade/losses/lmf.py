@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from raregrade.errors import UserError
 from raregrade.losses.base import HeadSpec, Loss, Reduction, check_class_target, check_range, raise_precision
-from raregrade.losses.focal import focal_and_slope
+from raregrade.losses.focal import focal_and_slope, softmax_and_cross_entropy
 from raregrade.losses.ldam import LDAMLoss, ldam_margins
 
 WEIGHTINGS = ("none", "margin")
@@ -97,15 +97,15 @@ class _LMF(torch.autograd.Function):
         reduction: Reduction,
     ) -> Tensor:
         row = target.unsqueeze(0)
-        z = logits.t()
-        log_p = z.log_softmax(0)
-        log_q = torch.add(shift.index_select(1, target), z, alpha=factor).log_softmax(0)
-        focal, slope = focal_and_slope(log_p.gather(0, row).neg_(), gamma)
-        loss = focal.mul_(focal_weights).sub_(log_q.gather(0, row).mul_(ldam_weights))
+        z = logits.t().contiguous()
+        p, cross_entropy = softmax_and_cross_entropy(z, row)
+        q, ldam = softmax_and_cross_entropy(shift.index_select(1, target).add_(z, alpha=factor), row)
+        focal, slope = focal_and_slope(cross_entropy, gamma)
+        loss = focal.mul_(focal_weights).add_(ldam.mul_(ldam_weights))
         if ctx.needs_input_grad[0]:
             slope = slope.mul_(focal_weights)
             pull = ldam_weights * factor
-            gradient = log_p.exp_().mul_(slope).add_(log_q.exp_().mul_(pull))
+            gradient = p.mul_(slope).add_(q.mul_(pull))
             ctx.save_for_backward(gradient.scatter_add_(0, row, (slope + pull).neg_()))
         return loss.squeeze(0) if reduction == "none" else loss.sum()
 
