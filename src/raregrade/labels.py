@@ -182,8 +182,14 @@ def violation_rate(probs: npt.NDArray[Any], label_space: LabelSpace, threshold: 
         raise DataError(
             f"a violation rate needs images and a hierarchy, got {len(probs)} images and {len(label_space.edges)} edges"
         )
-    parents, children = np.array(label_space.edge_indices).T
-    return float(np.mean((probs[:, parents] < threshold) & (probs[:, children] > threshold)))
+    return float(np.mean(violations(probs, label_space, threshold)))
+
+
+def violations(probs: npt.NDArray[Any], label_space: LabelSpace, threshold: float = 0.5) -> npt.NDArray[np.bool_]:
+    """bool [N, E]: edge e is violated where the child is above ``threshold`` and the parent below it."""
+    edges = np.asarray(label_space.edge_indices, dtype=np.int64).reshape(-1, 2)
+    violated: npt.NDArray[np.bool_] = (probs[:, edges[:, 0]] < threshold) & (probs[:, edges[:, 1]] > threshold)
+    return violated
 
 
 def _checked_probs(probs: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[Any]:

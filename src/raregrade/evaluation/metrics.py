@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.errors import DataError
-from raregrade.labels import LabelSpace
+from raregrade.labels import LabelSpace, violations
 
 Floats = npt.NDArray[np.float64]
 # A label is predicted where its probability is above this.
@@ -113,13 +113,6 @@ def predicted_classes(probs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return classes
 
 
-def violations(probs: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[np.bool_]:
-    """bool [N, E]: edge e is violated where the child is predicted (above 0.5) and the parent is not (below 0.5)."""
-    edges = np.asarray(label_space.edge_indices, dtype=np.int64).reshape(-1, 2)
-    violated: npt.NDArray[np.bool_] = (probs[:, edges[:, 0]] < THRESHOLD) & (probs[:, edges[:, 1]] > THRESHOLD)
-    return violated
-
-
 def counts_per_group(
     targets: npt.NDArray[Any],
     probs: npt.NDArray[Any],
@@ -150,7 +143,7 @@ def counts_per_group(
     outcome = 2 * (targets[known] == 1) + (probs[known] > THRESHOLD)
     cells = (groups[rows] * k + labels) * 4 + outcome
     outcomes = np.bincount(cells, minlength=num_groups * k * 4).reshape(num_groups, k * 4)
-    violated = np.bincount(groups, weights=violations(probs, label_space).sum(axis=1), minlength=num_groups)
+    violated = np.bincount(groups, weights=violations(probs, label_space, THRESHOLD).sum(axis=1), minlength=num_groups)
     pairs = np.bincount(groups, minlength=num_groups) * len(label_space.edges)
     return np.column_stack([outcomes, violated, pairs]).astype(np.float64)
 
