@@ -37,6 +37,12 @@ def test_the_small_stem_keeps_the_resolution_of_small_images() -> None:
     assert model.backbone.forward_features(torch.zeros(1, 3, 28, 28)).shape[-2:] == (4, 4)
 
 
+def test_a_transformer_is_built_for_the_size_of_the_images() -> None:
+    train = TrainConfig(backbone="vit_tiny_patch16_224")
+    model = build_model(train, channels=1, num_outputs=3, image_size=64).eval()
+    assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 3)
+
+
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
     with pytest.raises(ModelError, match=r"no model 'resnet19'.*resnet"):
         build_model(TrainConfig(backbone="resnet19"), channels=3, num_outputs=2)

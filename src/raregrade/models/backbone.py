@@ -65,6 +65,7 @@ def build_model(
     num_outputs: int,
     head_kind: str = "linear",
     head_scale: float = 1.0,
+    image_size: int | None = None,
 ) -> Classifier:
     """Create the model that ``train`` describes, randomly initialised from torch's global generator.
 
@@ -74,6 +75,7 @@ def build_model(
         num_outputs: width of the head, as the loss declares it.
         head_kind: kind of head, as the loss declares it.
         head_scale: what a cosine head multiplies its cosines by.
+        image_size: height and width of the images; transformers are built for one size (None: their own).
 
     Raises:
         ModelError: timm knows no such backbone, it cannot work on this input, or its weights cannot be fetched.
@@ -87,8 +89,12 @@ def build_model(
             f"train.backbone: timm has no model {train.backbone!r}.{hint} "
             "All of them: python -c 'import timm; print(timm.list_models())'"
         )
+    config = timm.get_pretrained_cfg(train.backbone)
+    size = {"img_size": image_size} if image_size is not None and getattr(config, "fixed_input_size", False) else {}
     try:
-        backbone = timm.create_model(train.backbone, pretrained=train.pretrained, num_classes=0, in_chans=channels)
+        backbone = timm.create_model(
+            train.backbone, pretrained=train.pretrained, num_classes=0, in_chans=channels, **size
+        )
     except Exception as err:  # timm raises whatever its hub client does
         if not train.pretrained:
             raise ModelError(

@@ -76,6 +76,7 @@ def load_model(folder: Path, device: str = "cpu") -> LoadedModel:
         num_outputs=card["num_outputs"],
         head_kind=card["head"]["kind"],
         head_scale=card["head"]["scale"],
+        image_size=card["image_size"],
     )
     try:
         model.load_state_dict(load_file(Path(folder) / WEIGHTS))

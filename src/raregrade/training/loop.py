@@ -200,6 +200,7 @@ class _Fit:
             num_outputs=self.loss.num_outputs,
             head_kind=self.loss.head.kind,
             head_scale=self.loss.head.scale,
+            image_size=self.dataset.image_size,
         )
         model.set_normalisation(self.mean, self.std)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
