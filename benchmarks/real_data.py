@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("RAREGRADE_REAL_DATA"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to every command")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; each has train.threads threads")
     options = parser.parse_args()
     if options.data is None or not (options.data / RAW[options.name]).exists():
         parser.error(f"no {RAW[options.name]} in {options.data}; give the folder with --data or RAREGRADE_REAL_DATA")
@@ -41,13 +43,17 @@ def main() -> int:
     out = options.out or Path(".raregrade/benchmarks") / options.name
 
     _run(["raregrade", "prepare", "--out", str(out / "prepared"), *settings], made=out / "prepared/dataset.json")
-    for seed in params.compare.seeds:
-        for loss in params.compare.losses:
-            model, report = out / "models" / loss / str(seed), out / "reports" / loss / str(seed)
-            train = ["raregrade", "train", "--data", str(out / "prepared"), "--loss", loss, "--seed", str(seed)]
-            _run([*train, "--out", str(model), *settings], made=model / "model.json")
-            evaluate = ["raregrade", "evaluate", "--model", str(model), "--data", str(out / "prepared")]
-            _run([*evaluate, "--out", str(report), *settings], made=report / "metrics.json")
+
+    def train_and_evaluate(loss: str, seed: int) -> None:
+        model, report = out / "models" / loss / str(seed), out / "reports" / loss / str(seed)
+        train = ["raregrade", "train", "--data", str(out / "prepared"), "--loss", loss, "--seed", str(seed)]
+        _run([*train, "--out", str(model), *settings], made=model / "model.json")
+        evaluate = ["raregrade", "evaluate", "--model", str(model), "--data", str(out / "prepared")]
+        _run([*evaluate, "--out", str(report), *settings], made=report / "metrics.json")
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = [(loss, seed) for seed in params.compare.seeds for loss in params.compare.losses]
+        list(pool.map(lambda run: train_and_evaluate(*run), runs))
     _run(["raregrade", "compare", str(out / "reports"), "--out", str(out / "comparison"), *settings], made=None)
     return 0
 
