@@ -36,7 +36,8 @@ ui: $(INSTALLED) ## Open the runs in MLflow's UI, on port UI_PORT (5000).
 	case "$$uri" in \
 	http*) echo "The runs are kept by the server at $$uri: open it in a browser." ;; \
 	none) echo "tracking.uri is none in params.yaml: nothing is logged." ;; \
-	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$uri" --port $(UI_PORT) --workers 1 ;; \
+	*) echo "Open http://127.0.0.1:$(UI_PORT)/#/experiments/1/runs in a browser; Ctrl-C stops the server."; \
+	   MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$uri" --port $(UI_PORT) --workers 1 ;; \
 	esac
 
 test: $(INSTALLED) ## Run the fast tests.
