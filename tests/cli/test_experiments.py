@@ -90,11 +90,13 @@ def test_an_interrupted_training_gives_75_and_the_same_command_resumes_it(
 ) -> None:
     shutil.copytree(prepared / "prepared", project / "prepared")
     command = ["train", "--data", "prepared", "--loss", "ce", "--out", "model", "--set", "train.epochs=60"]
+    command += ["--checkpoints", "kept"]
 
     code, stderr = stop(command, project, signal.SIGTERM, once=lambda text: "epoch 2/60" in text)
     assert code == 75, stderr
     assert "again" in stderr.splitlines()[-1]
     assert not (project / "model").exists()
+    assert list((project / "kept").rglob("state.pt"))
     result = run(*command)
     assert result.returncode == 0, result.stderr
     assert "resumed after epoch" in result.stderr

@@ -34,8 +34,11 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
     resume: Annotated[
-        Resume, typer.Option("--resume", help="auto: go on from what an interrupted run left in --out.")
+        Resume, typer.Option("--resume", help="auto: go on from the checkpoint of an interrupted run.")
     ] = Resume.AUTO,
+    checkpoints: Annotated[
+        Path, typer.Option("--checkpoints", envvar="RAREGRADE_CHECKPOINTS", help="Where interrupted runs are kept.")
+    ] = Path(".raregrade/checkpoints"),
     params: ParamsOption = PARAMS,
     set_: SetOption = None,
 ) -> None:
@@ -46,7 +49,15 @@ def train(
     part = section(config, "train", loss)
     from raregrade.steps.train import train as step
 
-    card = step(part, data, out, seed=seed, tracking=tracking_of(config), resume=resume is Resume.AUTO)
+    card = step(
+        part,
+        data,
+        out,
+        seed=seed,
+        tracking=tracking_of(config),
+        checkpoints=checkpoints,
+        resume=resume is Resume.AUTO,
+    )
     chosen = card["selection"]
     print(f"{out}: val_{chosen['metric']} {chosen['value']:.4f} at epoch {chosen['epoch']}")
 
