@@ -3,7 +3,7 @@
     python benchmarks/threads.py
 
 Times a ResNet-18 training step (64 px, batch 32, two threads) alone and beside one process that keeps a core busy.
-Prints ratios to the median of the step alone with OpenMP's default. ``raregrade`` sets OMP_WAIT_POLICY=PASSIVE.
+Prints ratios to the median of the step alone with OpenMP's default.
 """
 
 from __future__ import annotations

@@ -26,9 +26,6 @@ def main() -> None:
     command resumes; 1 anything else, with a traceback. ``RAREGRADE_DEBUG=1`` shows every traceback.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    # Read when torch is imported. Threads that spin while they wait make training several times slower as soon as
-    # another process wants a core, such as the second of two trainings; threads that sleep cost little otherwise.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 
