@@ -1,6 +1,7 @@
 """What training tests share: a tiny dataset and settings under which an epoch takes a fraction of a second."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from raregrade.config import (
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
+from raregrade.training.reporter import Reporter
 
 
-class RecordingReporter:
+class RecordingReporter(Reporter):
     """Remembers what it was told; sends this process SIGTERM after ``stop_after`` steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -27,17 +29,26 @@ class RecordingReporter:
         self.resumed_at = -1
         self.steps = 0
         self.rows: list[dict[str, float]] = []
+        self.bests: list[bool] = []
+        self.notes: list[str] = []
 
-    def started(self, *, resumed_at: int, epochs: int, images: int, device: str, precision: str) -> None:
+    def started(self, *, resumed_at: int, **_: object) -> None:
         self.resumed_at = resumed_at
 
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+    def restored(self, history: Sequence[dict[str, float]]) -> None:
+        self.rows += history
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float | None) -> None:
         self.steps += 1
         if self.steps == self.stop_after:
             signal.raise_signal(signal.SIGTERM)
 
-    def epoch(self, row: dict[str, float]) -> None:
+    def epoch(self, row: dict[str, float], *, best: bool) -> None:
         self.rows.append(row)
+        self.bests.append(best)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raregrade.data.manifest import PreparedDataset
-from raregrade.errors import InterruptedRunError
+from raregrade.errors import ConfigError, InterruptedRunError, ModelError
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.loop import TrainingDivergedError, fit
 
@@ -107,3 +107,111 @@ def test_a_loss_that_is_not_finite_is_reported_with_epoch_step_and_images(
     monkeypatch.setattr(CrossEntropyLoss, "forward", forward)
     with pytest.raises(TrainingDivergedError, match=r"in epoch 1, step 2, at learning rate \S+, on the images \S+"):
         run(section(), prepared, reporter())
+
+
+def test_forward_passes_add_up_to_the_batch(prepared, section, reporter) -> None:
+    """With a backbone whose outputs don't depend on what else is in the batch."""
+    settings = {"backbone": "test_convnext", "epochs": 2}
+    whole = run(section(**settings), prepared, reporter()).history
+    parts = run(section(**settings, accumulate=4), prepared, reporter()).history
+    for a, b in zip(whole, parts, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(prepared, section, reporter, checkpoints) -> None:
+    plain = run(section(epochs=2), prepared, reporter())
+    averaged = run(section(epochs=2, ema=0.9), prepared, reporter())
+    assert [r["train_loss"] for r in plain.history] == [r["train_loss"] for r in averaged.history]
+    assert not equal_weights(plain.weights, averaged.weights)
+    checkpoint = Checkpoint(checkpoints)
+    with pytest.raises(InterruptedRunError):
+        run(section(epochs=2, ema=0.9), prepared, reporter(stop_after=6), checkpoint=checkpoint)
+    resumed = run(section(epochs=2, ema=0.9), prepared, reporter(), checkpoint=checkpoint)
+    assert equal_weights(averaged.weights, resumed.weights)
+
+
+def test_training_stops_early_and_says_so(prepared, section, reporter, checkpoints) -> None:
+    told = reporter()
+    # Hardly any learning rate: the metric stays what it is.
+    settings = section(epochs=30, lr=1e-12, early_stopping=2, schedule="constant")
+    result = run(settings, prepared, told)
+    assert len(result.history) == result.best_epoch + 2 < 30
+    assert "stopped early: qwk has not improved for 2 epochs" in told.notes[-1]
+
+
+def test_a_plateau_lowers_the_learning_rate_and_survives_an_interruption(prepared, section, reporter, checkpoints):
+    settings = section(epochs=6, lr=1e-9, schedule="plateau", lr_epochs=1, lr_factor=0.5, warmup_epochs=0.0)
+    told = reporter()
+    whole = run(settings, prepared, told)
+    rates = [row["lr"] for row in whole.history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0]
+    assert any("the learning rate falls to" in note for note in told.notes)
+    checkpoint = Checkpoint(checkpoints)
+    with pytest.raises(InterruptedRunError):
+        run(settings, prepared, reporter(stop_after=told.steps - 2), checkpoint=checkpoint)
+    assert run(settings, prepared, reporter(), checkpoint=checkpoint).history == whole.history
+
+
+def test_every_epoch_is_saved_and_a_resumed_run_tells_what_was_done(prepared, section, reporter, checkpoints) -> None:
+    settings, checkpoint = section(epochs=3), Checkpoint(checkpoints)
+
+    class Dies(reporter):
+        def epoch(self, row, *, best):
+            super().epoch(row, best=best)
+            checkpoint.wait()
+            if row["epoch"] == 2:
+                raise RuntimeError("the process ends here")
+
+    with pytest.raises(RuntimeError, match="ends here"):
+        run(settings, prepared, Dies(), checkpoint=checkpoint)
+    told = reporter()
+    resumed = run(settings, prepared, told, checkpoint=checkpoint)
+    assert told.resumed_at == 1
+    assert told.rows == resumed.history
+    assert equal_weights(resumed.weights, run(settings, prepared, reporter()).weights)
+
+
+def test_float16_is_refused_on_a_cpu(prepared, section, reporter) -> None:
+    with pytest.raises(ConfigError, match="float16 needs a GPU"):
+        run(section(precision="float16"), prepared, reporter())
+
+
+def test_deterministic_algorithms_hold_for_the_run_alone(prepared, section, reporter) -> None:
+    seen: list[bool] = []
+
+    class Watching(reporter):
+        def step(self, *arguments):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    run(section(epochs=1, deterministic=True), prepared, Watching())
+    assert set(seen) == {True}
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_as_the_plain_one(prepared, section, reporter) -> None:
+    settings = {"backbone": "test_convnext", "epochs": 2}
+    plain = run(section(**settings), prepared, reporter()).history
+    compiled = run(section(**settings, compile=True), prepared, reporter()).history
+    for a, b in zip(plain, compiled, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-3)
+
+
+def test_frozen_modules_keep_weights_and_batch_statistics(prepared, section, reporter) -> None:
+    """Against the weights before training, which an epoch with hardly any learning rate leaves where they were."""
+    settings = {"epochs": 1, "optimizer": "sgd"}
+    before = run(section(**settings, lr=1e-30, weight_decay=0.0), prepared, reporter()).weights
+    after = run(section(**settings, freeze=["conv1", "layer1"]), prepared, reporter()).weights
+    frozen = [k for k in after if k.startswith(("backbone.conv1.0.", "backbone.layer1.")) and "running" not in k]
+    assert frozen
+    assert all(torch.allclose(before[k], after[k], atol=1e-20) for k in frozen if "num_batches" not in k)
+    assert not torch.equal(before["backbone.layer2.0.conv1.weight"], after["backbone.layer2.0.conv1.weight"])
+    statistics = [k for k in after if k.startswith("backbone.layer1.") and k.endswith("running_mean")]
+    assert statistics
+    assert all(not after[k].any() for k in statistics), "those of a network that has seen nothing are 0"
+
+
+def test_an_unknown_module_to_freeze_is_refused(prepared, section, reporter) -> None:
+    with pytest.raises(ModelError, match=r"train\.freeze: the backbone has no module 'layer9'; its modules: .*layer1"):
+        run(section(freeze=["layer9"]), prepared, reporter())

@@ -1,4 +1,6 @@
-"""The learning-rate schedule is a function of the step, and vectors are not decayed."""
+"""The learning rate is a function of the step and of a plateau's scale; vectors are not decayed."""
+
+import math
 
 import pytest
 import torch
@@ -6,14 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raregrade.config import TrainConfig
-from raregrade.training.optimisation import create_optimizer, learning_rate
+from raregrade.models.backbone import Classifier
+from raregrade.training.optimisation import Plateau, create_optimizer, learning_rate, set_learning_rate
+
+SCHEDULES = ["cosine", "constant", "step", "plateau"]
 
 
 @given(
     epochs=st.integers(1, 50),
     steps=st.integers(1, 40),
     warmup=st.floats(0, 10),
-    schedule=st.sampled_from(["cosine", "constant"]),
+    schedule=st.sampled_from(SCHEDULES),
 )
 def test_the_learning_rate_is_positive_and_never_above_its_peak(
     epochs: int, steps: int, warmup: float, schedule: str
@@ -32,11 +37,67 @@ def test_warm_up_rises_in_equal_steps_and_the_cosine_falls_to_nearly_nothing() -
     assert rates[-1] < 0.001
 
 
+def test_the_step_schedule_is_that_of_torch() -> None:
+    config = TrainConfig(schedule="step", lr=0.1, lr_epochs=3, lr_factor=0.5, warmup_epochs=0.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
+    for epoch in range(10):
+        assert learning_rate(config, epoch * 7, 7, 10) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
+@given(
+    values=st.lists(st.floats(0, 1), min_size=1, max_size=40),
+    patience=st.integers(1, 4),
+    lower_is_better=st.booleans(),
+)
+def test_the_plateau_schedule_is_that_of_torch(values: list[float], patience: int, lower_is_better: bool) -> None:
+    config = TrainConfig(schedule="plateau", lr=0.1, lr_epochs=patience, lr_factor=0.2, warmup_epochs=0.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="min" if lower_is_better else "max", factor=0.2, patience=patience, threshold=1e-4, eps=0
+    )
+    plateau = Plateau()
+    for value in values:
+        plateau.update(value, config, lower_is_better=lower_is_better)
+        reference.step(value)
+        ours = learning_rate(config, 0, 1, len(values), plateau.scale)
+        assert math.isclose(ours, optimizer.param_groups[0]["lr"], rel_tol=1e-9)
+
+
+def test_a_plateau_never_falls_below_the_least_learning_rate() -> None:
+    config = TrainConfig(schedule="plateau", lr=0.1, lr_min=0.05, lr_epochs=1, lr_factor=0.1, warmup_epochs=0.0)
+    plateau = Plateau()
+    fell = [plateau.update(0.5, config, lower_is_better=False) for _ in range(8)]
+    assert fell.count(True) == 1
+    assert learning_rate(config, 5, 1, 10, plateau.scale) == 0.05
+
+
+def _model() -> Classifier:
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    return Classifier(backbone, torch.nn.Linear(4, 3), channels=1)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_biases_and_normalisation_are_not_decayed(optimizer: str) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
-    groups = create_optimizer(model, TrainConfig(optimizer=optimizer, weight_decay=0.3)).param_groups
-    assert [p.ndim for p in groups[0]["params"]] == [4]
-    assert groups[0]["weight_decay"] == 0.3
-    assert {p.ndim for p in groups[1]["params"]} == {1}
-    assert groups[1]["weight_decay"] == 0.0
+    groups = create_optimizer(_model(), TrainConfig(optimizer=optimizer, weight_decay=0.3)).param_groups
+    decay = {p.ndim: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay == {4: 0.3, 2: 0.3, 1: 0.0}
+
+
+def test_the_backbone_learns_at_its_own_multiple_of_the_learning_rate() -> None:
+    model = _model()
+    optimizer = create_optimizer(model, TrainConfig(backbone_lr=0.1))
+    set_learning_rate(optimizer, 0.5)
+    head = {id(p) for p in model.head.parameters()}
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[key] for key in head} == {0.5}
+    assert {rate for key, rate in rates.items() if key not in head} == {0.05}
+
+
+def test_what_is_frozen_is_not_in_the_optimiser() -> None:
+    model = _model()
+    model.backbone.requires_grad_(False)
+    trained = [p for group in create_optimizer(model, TrainConfig()).param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in model.head.parameters()}

@@ -34,7 +34,7 @@ def keyed_uniform(seed: int, epoch: int, images: npt.NDArray[np.int64], draws: i
 
 
 def augment(images: Tensor, keys: npt.NDArray[np.int64], *, seed: int, epoch: int, config: AugmentConfig) -> Tensor:
-    """Change ``images`` at random within the limits of ``config``.
+    """Change ``images`` at random within the limits of ``config``: ``draws_of_epoch`` and ``apply_draws`` in one.
 
     Args:
         images: [B, C, H, W], pixel values 0–255, uint8 or float.
@@ -46,7 +46,16 @@ def augment(images: Tensor, keys: npt.NDArray[np.int64], *, seed: int, epoch: in
     Returns:
         float32 [B, C, H, W] on the device of ``images``. What a turned or shifted image uncovers repeats its border.
     """
-    draws = torch.from_numpy(keyed_uniform(seed, epoch, keys, _DRAWS)).to(images.device, torch.float32)
+    return apply_draws(images, draws_of_epoch(keys, seed=seed, epoch=epoch).to(images.device), config)
+
+
+def draws_of_epoch(keys: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
+    """The random numbers that change the images ``keys`` in an epoch: float32 [B, 8] in [0, 1], on the CPU."""
+    return torch.from_numpy(keyed_uniform(seed, epoch, keys, _DRAWS)).float()
+
+
+def apply_draws(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """Change ``images`` [B, C, H, W], pixel values 0–255, by ``draws`` [B, 8] on the same device; see ``augment``."""
     changed = images.float()
     if config.rotate_degrees or config.translate or config.scale:
         changed = _affine(changed, draws, config)

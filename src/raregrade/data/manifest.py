@@ -39,7 +39,10 @@ class PreparedDataset:
         info: dataset.json as it stands.
         manifest: row i describes image i; columns image_id, group_id, split, fold, label or label_<class>,
             source_path, sha256.
+        fold: number of the fold that validates, or None with the fixed split.
     """
+
+    fold: int | None = None
 
     def __init__(self, root: Path, info: dict[str, Any], manifest: pd.DataFrame) -> None:
         self.root = root
@@ -59,15 +62,22 @@ class PreparedDataset:
         self._mask_rows, self._masks = self._open_masks(masks)
 
     @classmethod
-    def open(cls, root: Path) -> PreparedDataset:
+    def open(cls, root: Path, *, fold: int | None = None) -> PreparedDataset:
         """Open the prepared dataset in folder ``root``.
+
+        Args:
+            root: the folder.
+            fold: number of the fold of cross-validation that validates (see ``use_fold``); None keeps the fixed split.
 
         Raises:
             DataError: the folder, a file in it or a column is missing, cannot be read, or contradicts another file.
         """
         root = Path(root)
         info = read_info(root)
-        return cls(root, info, read_manifest(root))
+        dataset = cls(root, info, read_manifest(root))
+        if fold is not None:
+            dataset.use_fold(fold)
+        return dataset
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -77,6 +87,20 @@ class PreparedDataset:
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
         return np.flatnonzero(self.manifest["split"].to_numpy() == split).astype(np.int64)
+
+    def use_fold(self, fold: int) -> None:
+        """Validate on fold ``fold`` and train on the other folds; the test split stays what it is.
+
+        Raises:
+            DataError: the dataset has no such fold.
+        """
+        folds = self.manifest["fold"].to_numpy()
+        present = sorted({int(number) for number in folds[folds >= 0]})
+        if fold not in present:
+            raise DataError(f"fold {fold} doesn't exist in {self.root}; its folds are {', '.join(map(str, present))}")
+        split = np.where(folds == fold, "val", np.where(folds >= 0, "train", self.manifest["split"].to_numpy()))
+        self.manifest = self.manifest.assign(split=split)
+        self.fold = fold
 
     def images(self, rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.uint8]:
         """Images ``rows`` in that order: uint8 [n, H, W, C]."""

@@ -23,13 +23,15 @@ from raregrade.models.outputs import probabilities
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 SCHEMA = 1
+_AUXILIARY = "auxiliary."  # weights of a head that serves training alone
 
 
 def save_model(folder: Path, model: Any, card: dict[str, Any]) -> None:
-    """Write ``model`` (a ``Classifier`` or its state dict) and its card to ``folder``."""
+    """Write ``model`` (a ``Classifier`` or its state dict), without its auxiliary head, and its card to ``folder``."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     state = model if isinstance(model, dict) else model.state_dict()
+    state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / WEIGHTS) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
@@ -69,7 +71,8 @@ def load_model(folder: Path, device: str = "cpu") -> LoadedModel:
     from raregrade.models.backbone import build_model  # noqa: PLC0415
 
     card = read_card(folder)
-    train = TrainConfig.model_validate(card["train"]).model_copy(update={"pretrained": False})
+    training_alone = {"pretrained": False, "weights": "", "aux_weight": 0.0}
+    train = TrainConfig.model_validate(card["train"]).model_copy(update=training_alone)
     model = build_model(
         train,
         channels=card["channels"],
@@ -123,7 +126,7 @@ class LoadedModel:
         if not logits:
             return (
                 np.zeros((0, self.card["num_outputs"]), dtype=np.float32),
-                np.zeros((0, self.network.backbone.num_features), dtype=np.float32),
+                np.zeros((0, self.network.num_features), dtype=np.float32),
             )
         return np.concatenate(logits), np.concatenate(features)
 

@@ -1,17 +1,17 @@
-"""The training loop: one model, one loss, one seed.
+"""The training loop: one model, one loss, one seed, in one process or many.
 
 What a step computes depends on (parameters, data, seed, epoch, step) alone, so a run that is resumed from
 a checkpoint ends with the very weights of a run that was never interrupted. Everything that a person
 sees goes through a ``Reporter``; nothing here prints or knows about MLflow.
 
-Shapes: B batch, C channels, H height, W width, O outputs.
+Shapes: B images of a batch over all processes, b those of this process, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from raregrade.config import METRIC_TASKS, TrainSection
-from raregrade.data.augment import augment
-from raregrade.data.loader import ImageBatches, channel_statistics
+from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.data.loader import channel_statistics
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError, RaregradeError
 from raregrade.evaluation.metrics import compute_metrics
@@ -30,26 +30,30 @@ from raregrade.losses.registry import create_loss
 from raregrade.models.backbone import Classifier, build_model
 from raregrade.models.outputs import probabilities
 from raregrade.training.checkpoint import Checkpoint
-from raregrade.training.hardware import autocast, choose_device, choose_precision, training_process
+from raregrade.training.distributed import (
+    Processes,
+    any_process,
+    copy_buffers_of_main,
+    from_main,
+    process_group,
+)
+from raregrade.training.feed import TrainingFeed, ValidationFeed
+from raregrade.training.hardware import choose_device, choose_precision, training_process
 from raregrade.training.interruption import Interruption, watch_for_interruption
-from raregrade.training.optimisation import create_optimizer, learning_rate, set_learning_rate
+from raregrade.training.memory import is_out_of_memory, out_of_memory_error
+from raregrade.training.optimisation import Plateau, learning_rate
 from raregrade.training.order import epoch_batches
-from raregrade.training.stages import Span, begin_stage, plain_state, plan_stages, train_mode
+from raregrade.training.reporter import Reporter
+from raregrade.training.stages import Span, plain_state, plan_stages
+from raregrade.training.update import Updater
 
-_EPOCH_SAVE_SECONDS = 30.0  # an epoch shorter than this is cheaper to repeat than to save each time
-_STEP_SAVE_SECONDS = 300.0
+# Processes agree on an interruption this often: asking at every step would make each wait for the slowest.
+_AGREE_STEPS = 10
+_GPU_LOSS_STEPS = 10  # reading a loss waits for the GPU
 
 
 class TrainingDivergedError(RaregradeError):
     """The loss became NaN or infinite."""
-
-
-class Reporter(Protocol):
-    """Who is told how training goes."""
-
-    def started(self, *, resumed_at: int, epochs: int, images: int, device: str, precision: str) -> None: ...
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None: ...
-    def epoch(self, row: dict[str, float]) -> None: ...
 
 
 @dataclass
@@ -60,6 +64,7 @@ class FitResult:
         weights: state dict of the epoch with the best validation metric.
         history: one row an epoch.
         best_epoch: counted from 1.
+        initial_weights: ``source`` and ``sha256`` of the weights that the backbone began with, None for random ones.
     """
 
     weights: dict[str, Tensor]
@@ -70,6 +75,7 @@ class FitResult:
     statistics: LabelStatistics
     mean: list[float]
     std: list[float]
+    initial_weights: dict[str, str] | None
 
 
 @dataclass
@@ -84,6 +90,7 @@ class _Progress:
     best_epoch: int = 0
     best_value: float = float("nan")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    plateau: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -94,6 +101,8 @@ def fit(
     metric: str,
     reporter: Reporter,
     checkpoint: Checkpoint,
+    save_minutes: float = 5.0,
+    processes: Processes | None = None,
 ) -> FitResult:
     """Train on the training split and keep the epoch that is best by ``metric`` on the validation split.
 
@@ -103,13 +112,17 @@ def fit(
         seed: of initial weights, order and augmentation.
         metric: name of the validation metric, without split prefix; higher is better except for ``mae``.
         reporter: is told about every step and epoch.
-        checkpoint: where the run is saved, and continued from.
+        checkpoint: where the run is saved, and continued from; the main process's counts.
+        save_minutes: the run is saved after every epoch, and within an epoch after as many minutes.
+        processes: this process among those that train together; None is one alone. Every process returns the same.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM arrived; the run is saved.
         TrainingDivergedError: the loss is not finite; names epoch, step, learning rate and images.
+        UserError: memory does not hold a batch; says which size would fit.
     """
-    with training_process(section.train), watch_for_interruption() as interruption:
+    processes = processes or Processes()
+    with training_process(section.train), watch_for_interruption() as interruption, process_group(processes):
         return _Fit(
             section,
             dataset,
@@ -117,6 +130,8 @@ def fit(
             metric=metric,
             reporter=reporter,
             checkpoint=checkpoint,
+            save_minutes=save_minutes,
+            processes=processes,
             interruption=interruption,
         ).run()
 
@@ -131,21 +146,26 @@ class _Fit:
         metric: str,
         reporter: Reporter,
         checkpoint: Checkpoint,
+        save_minutes: float,
+        processes: Processes,
         interruption: Interruption,
     ) -> None:
         self.config = section.train
         self.dataset = dataset
         self.seed = seed
         self.metric = metric
-        self.reporter = reporter
+        self.lower_is_better = metric in LOWER_IS_BETTER
+        self.reporter = reporter if processes.is_main else Reporter()
         self.checkpoint = checkpoint
+        self.save_seconds = 60 * save_minutes
+        self.processes = processes
         self.interruption = interruption
-        self.device = choose_device()
+        self.device = choose_device(processes.local_rank)
         self.precision = choose_precision(self.config, self.device)
         self.rows = dataset.rows("train")
         self.targets = dataset.targets(self.rows)
-        self.val_rows = dataset.rows("val")
-        self.val_targets = dataset.targets(self.val_rows)
+        val_rows = dataset.rows("val")
+        self.val_targets = dataset.targets(val_rows)
         self.statistics = label_statistics(self.targets, dataset.label_space)
         self.mean, self.std = channel_statistics(dataset, self.rows)
         self.loss = create_loss(
@@ -156,13 +176,29 @@ class _Fit:
             **section.loss.params.model_dump(),
         ).to(self.device)
         torch.manual_seed(seed)
-        self.model = self._build()
+        self.updater = Updater(
+            self._build(),
+            self.loss,
+            self.config,
+            device=self.device,
+            precision=self.precision,
+            processes=processes,
+            seed=seed,
+        )
         self.spans = plan_stages(self.loss.stages, self.config.epochs)
-        self._begin_stage(0)
-        self.images = ImageBatches(dataset, self.rows, self.device)
-        self.val_images = ImageBatches(dataset, self.val_rows, self.device)
+        self.updater.begin_stage(0, self.spans[0])
+        self.feed = TrainingFeed(dataset, self.rows, self.config, seed=seed, device=self.device, processes=processes)
+        self.validation = ValidationFeed(
+            dataset,
+            val_rows,
+            # Without gradients four times as many images fit as in training.
+            batch_size=min(256, max(1, 4 * self.config.batch_size // self.feed.parts)),
+            device=self.device,
+            processes=processes,
+        )
         self.progress = _Progress()
         self.saved_at = time.monotonic()
+        self.saved = False
 
     def run(self) -> FitResult:
         resumed = self._restore()
@@ -172,15 +208,18 @@ class _Fit:
             images=len(self.rows),
             device=str(self.device),
             precision=str(self.precision).removeprefix("torch."),
+            processes=self.processes.world,
         )
+        if resumed:
+            self.reporter.restored(self.progress.history)
         progress = self.progress
         for number in range(progress.stage, len(self.spans)):
             if number > progress.stage:
                 self._enter_stage(number)
-            while progress.epoch < self.spans[number].last:
+            while progress.epoch < self.span.last and not self._stops_early():
                 self._train_epoch()
                 self._finish_epoch()
-            if self.spans[number].epochs == 0:
+            if self.span.epochs == 0:
                 self._judge({"epoch": progress.epoch})
         return FitResult(
             progress.best_weights,
@@ -191,6 +230,7 @@ class _Fit:
             self.statistics,
             self.mean,
             self.std,
+            self.updater.model.initial_weights,
         )
 
     def _build(self) -> Classifier:
@@ -205,77 +245,81 @@ class _Fit:
         model.set_normalisation(self.mean, self.std)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def _begin_stage(self, number: int) -> None:
-        """Change the model as the stage asks; the optimiser starts anew with what is left to train."""
-        self.loss.set_stage(number)
-        begin_stage(
-            self.model,
-            self.spans[number].stage,
-            head_kind=self.loss.head.kind,
-            head_scale=self.loss.head.scale,
-            tau=getattr(self.loss, "tau", 1.0),
-            seed=self.seed + number,
-        )
-        self.optimizer = create_optimizer(self.model, self.config)
-
     def _enter_stage(self, number: int) -> None:
         """Go on from the best epoch of the stage before; the run's result is the best epoch of its last stage."""
         progress = self.progress
-        self.model.load_state_dict(progress.best_weights)
-        progress.stage, progress.best_epoch, progress.best_value = number, 0, float("nan")
-        self._begin_stage(number)
+        self.updater.model.load_state_dict(progress.best_weights)
+        progress.stage, progress.epoch = number, self.spans[number].first
+        progress.best_epoch, progress.best_value, progress.plateau = 0, float("nan"), {}
+        self.updater.begin_stage(number, self.spans[number])
 
     @property
     def span(self) -> Span:
         return self.spans[self.progress.stage]
 
+    @property
+    def finished(self) -> bool:
+        progress = self.progress
+        last_stage = progress.stage == len(self.spans) - 1
+        return progress.epoch >= self.config.epochs or (last_stage and self._stops_early())
+
+    def _stops_early(self) -> bool:
+        patience, progress = self.config.early_stopping, self.progress
+        return patience is not None and progress.best_epoch > 0 and progress.epoch - progress.best_epoch >= patience
+
     def _learning_rate(self, step: int, steps: int) -> float:
         """Of step ``step`` of the current epoch: every stage runs through the schedule once."""
         done = (self.progress.epoch - self.span.first) * steps + step
-        return learning_rate(self.config, done, steps, self.span.epochs)
+        scale = self.progress.plateau.get("scale", 1.0)
+        return learning_rate(self.config, done, steps, self.span.epochs, scale)
+
+    def _epoch_batches(self) -> list[npt.NDArray[np.int64]]:
+        batches = epoch_batches(self.targets, self.config, self.span.stage, seed=self.seed, epoch=self.progress.epoch)
+        return [self.feed.trim(batch) for batch in batches]
 
     def _train_epoch(self) -> None:
         progress = self.progress
-        batches = epoch_batches(self.targets, self.config, self.span.stage, seed=self.seed, epoch=progress.epoch)
-        train_mode(self.model, self.span.stage)
+        batches = self._epoch_batches()
+        self.updater.train_mode()
         self.loss.set_epoch(progress.epoch, self.config.epochs)
-        if progress.step == 0:
-            torch.manual_seed(self.seed * 1_000_003 + progress.epoch)  # dropout draws from torch's global generator
         remaining = batches[progress.step :]
-        for positions, images in zip(remaining, self.images.batches(remaining), strict=True):
-            set_learning_rate(self.optimizer, self._learning_rate(progress.step, len(batches)))
-            progress.step_losses.append(self._train_step(positions, images))
+        for batch, passes in zip(remaining, self.feed.passes(remaining, progress.epoch), strict=True):
+            # Dropout draws from torch's global generator: seeded by step, it needs no place in a checkpoint.
+            torch.manual_seed(_step_seed(self.seed, progress.epoch, progress.step, self.processes.rank))
+            loss = self._update(passes, self._learning_rate(progress.step, len(batches)))
+            progress.step_losses.append(loss)
             progress.step += 1
-            self.reporter.step(progress.epoch, progress.step, len(batches), len(positions))
-            self._save_if_asked(during_epoch=progress.step < len(batches))
+            readable = self.device.type == "cpu" or progress.step % _GPU_LOSS_STEPS == 0
+            self.reporter.step(
+                progress.epoch, progress.step, len(batches), len(batch), float(loss) if readable else None
+            )
+            if progress.step < len(batches):
+                self._save_during_epoch()
         self._check_finite(batches)
 
-    def _train_step(self, positions: npt.NDArray[np.int64], images: Tensor) -> Tensor:
-        """One update; returns the loss as a tensor on the device, so that nothing waits for it."""
-        changed = augment(
-            images, self.rows[positions], seed=self.seed, epoch=self.progress.epoch, config=self.config.augment
-        )
-        target = torch.from_numpy(self.targets[positions]).to(self.device)
-        with autocast(self.device, self.precision):
-            # A frozen backbone needs no gradients, and so no memory of its activations.
-            with torch.set_grad_enabled(not self.span.stage.freeze_backbone):
-                features = self.model.features(changed)
-            logits = self.model.classify(features)
-        loss: Tensor = self.loss(logits, target, features) if self.loss.needs_features else self.loss(logits, target)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
-        return loss.detach()
+    def _update(self, passes: list[tuple[Tensor, Tensor]], lr: float) -> Tensor:
+        try:
+            return self.updater.update(passes, lr)
+        except RuntimeError as err:
+            if not is_out_of_memory(err):
+                raise
+            raise out_of_memory_error(err, self.config, self.device, images_per_pass=len(passes[0][0])) from err
 
     def _finish_epoch(self) -> None:
         progress = self.progress
         row = {"epoch": progress.epoch + 1, "train_loss": float(torch.stack(progress.step_losses).mean())}
-        row |= {"lr": self.optimizer.param_groups[0]["lr"]}
+        row |= {"lr": self.updater.optimizer.param_groups[-1]["lr"]}
         progress.epoch, progress.step, progress.step_losses = progress.epoch + 1, 0, []
         self._judge(row)
-        self._save_if_asked(during_epoch=False)
+        stopping = self._stops_early() and progress.epoch < self.span.last
+        if stopping:
+            self.reporter.note(
+                f"stopped early: {self.metric} has not improved for {self.config.early_stopping} epochs "
+                f"since epoch {progress.best_epoch}"
+            )
+        agreed = any_process(self.interruption.requested, self.processes)
+        self._save(wait=agreed or self.finished)
+        self._leave_if_interrupted(agreed=agreed)
 
     def _judge(self, row: dict[str, float]) -> None:
         """Validate, complete and keep the ``row`` of the epoch, and keep the weights where they are the best so far."""
@@ -289,24 +333,32 @@ class _Fit:
         value = metrics[self.metric]
         row |= {f"val_{name}": v for name, v in metrics.items() if name in METRIC_TASKS}
         progress.history.append(row)
-        better = value < progress.best_value if self.metric == "mae" else value > progress.best_value
-        if better or progress.best_epoch == 0:
+        better = value < progress.best_value if self.lower_is_better else value > progress.best_value
+        best = better or progress.best_epoch == 0
+        if best:
             progress.best_epoch, progress.best_value = progress.epoch, value
-            progress.best_weights = plain_state(self.model)
-        self.reporter.epoch(row)
+            progress.best_weights = plain_state(self.updater.judged)
+        self.reporter.epoch(row, best=best)
+        self._follow_plateau(value)
+
+    def _follow_plateau(self, value: float) -> None:
+        if self.config.schedule != "plateau":
+            return
+        plateau = Plateau(**self.progress.plateau)  # type: ignore[arg-type]
+        if plateau.update(value, self.config, lower_is_better=self.lower_is_better):
+            lr = max(self.config.lr_min, self.config.lr * plateau.scale)
+            self.reporter.note(f"{self.metric} no longer improves: the learning rate falls to {lr:.3g}")
+        self.progress.plateau = asdict(plateau)
 
     def _validate(self) -> dict[str, float]:
-        """Metrics on the validation split, in float32: the very numbers that ``evaluate`` reports for these weights."""
-        self.model.eval()
-        order = np.arange(len(self.val_rows))
-        batches = [order[start : start + 256] for start in range(0, len(order), 256)]
-        with torch.inference_mode():
-            logits = [self.model(images).float().cpu() for images in self.val_images.batches(batches)]
-        stacked = torch.cat(logits)
-        if not torch.isfinite(stacked).all():
+        """Metrics on the validation split, in float32, as ``evaluate`` reports them for these weights."""
+        model = self.updater.judged
+        copy_buffers_of_main(model, self.processes)
+        logits = self.validation.logits(model, self.loss.num_outputs)
+        if not torch.isfinite(logits).all():
             # The last step's loss was finite and the weights it led to are not.
             self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch}")
-        probs = probabilities(self.loss.output, stacked.numpy())
+        probs = probabilities(self.loss.output, logits.numpy())
         return compute_metrics(self.val_targets, probs, self.dataset.label_space)
 
     def _check_finite(self, batches: list[npt.NDArray[np.int64]]) -> None:
@@ -324,43 +376,47 @@ class _Fit:
 
     def _diverged(self, what: str) -> NoReturn:
         """A checkpoint of such a run would only lead here again."""
-        self.checkpoint.remove()
+        if self.processes.is_main:
+            self.checkpoint.remove()
         raise TrainingDivergedError(f"{what}. Lower train.lr, set train.gradient_clip, or train in float32.")
 
-    def _save_if_asked(self, *, during_epoch: bool) -> None:
-        due = _STEP_SAVE_SECONDS if during_epoch else _EPOCH_SAVE_SECONDS
-        finished = self.progress.epoch >= self.config.epochs
-        if not self.interruption.requested and (finished or time.monotonic() - self.saved_at < due):
-            return
+    def _save_during_epoch(self) -> None:
+        """Between two steps: where so much time has passed, and where the process was asked to stop."""
         progress = self.progress
-        self.checkpoint.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-                "progress": vars(progress),
-            }
-        )
+        asks = self.processes.world == 1 or progress.step % _AGREE_STEPS == 0
+        agreed = asks and any_process(self.interruption.requested, self.processes)
+        if agreed or time.monotonic() - self.saved_at >= self.save_seconds:
+            self._save(wait=agreed)
+        self._leave_if_interrupted(agreed=agreed)
+
+    def _save(self, *, wait: bool) -> None:
+        """All processes hold the same state; the main one writes it, unless one is still being written."""
+        if self.processes.is_main:
+            state = self.updater.state() | {"progress": vars(self.progress)}
+            self.saved = self.checkpoint.save(state, wait=wait)
         self.saved_at = time.monotonic()
-        if self.interruption.requested and not finished:
-            kept = " and saved" if self.checkpoint.folder is not None else ""
-            raise InterruptedRunError(
-                f"interrupted{kept} in epoch {progress.epoch + 1} of {self.config.epochs}; "
-                "run the same command again to resume"
-            )
+
+    def _leave_if_interrupted(self, *, agreed: bool) -> None:
+        if not agreed or self.finished:
+            return
+        kept = " and saved" if self.saved else ""
+        raise InterruptedRunError(
+            f"interrupted{kept} in epoch {self.progress.epoch + 1} of {self.config.epochs}; "
+            "run the same command again to resume"
+        )
 
     def _restore(self) -> bool:
-        state = self.checkpoint.load()
+        state = from_main(self.checkpoint.load() if self.processes.is_main else None, self.processes)
         if state is None:
             return False
         for number in range(1, state["progress"]["stage"] + 1):
-            self._begin_stage(number)  # the same modules; their weights follow
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.updater.begin_stage(number, self.spans[number])  # the same modules; their weights follow
+        self.updater.load_state(state)
         self.progress = _Progress(**state["progress"])
         self.progress.step_losses = [t.to(self.device) for t in self.progress.step_losses]
         return True
+
+
+def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """A number for torch's generators that no two steps of a run and no two processes share."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -67,13 +67,14 @@ def plan_stages(stages: Sequence[Stage], epochs: int) -> list[Span]:
 def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: float, tau: float, seed: int) -> None:
     """Freeze what ``stage`` freezes and change the head as it says. A new head is drawn from ``seed``."""
     if stage.freeze_backbone:
-        freeze(model.backbone)
+        for module in _backbone_parts(model):
+            freeze(module)
     if stage.head == "keep":
         return
     weight = cast(Tensor, next(model.head.parameters()))
     if stage.head == "new":
         torch.manual_seed(seed)
-        features = int(getattr(model.backbone, "num_features"))  # noqa: B009 - timm's modules declare it, nn.Module does not
+        features = model.num_features
         outputs = cast(nn.Linear, model.head).weight.shape[0]
         model.head = create_head(head_kind, features, outputs, head_scale).to(weight.device)
     elif stage.head == "scale":
@@ -82,9 +83,18 @@ def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: 
         model.head = tau_normalised_head(_linear(model.head), tau)
 
 
-def train_mode(model: Classifier, stage: Stage) -> None:
-    """``model.train()``, in which a frozen backbone keeps its BatchNorm statistics and nothing is dropped."""
-    train_except(model, [model.backbone, model.dropout] if stage.freeze_backbone else [])
+def train_mode(model: Classifier, stage: Stage, frozen: Sequence[nn.Module] = ()) -> None:
+    """``model.train()``, in which ``frozen`` modules keep their BatchNorm statistics.
+
+    A backbone that the stage freezes keeps its own too, and nothing is dropped.
+    """
+    parts = [*_backbone_parts(model), model.dropout] if stage.freeze_backbone else frozen
+    train_except(model, parts)
+
+
+def _backbone_parts(model: Classifier) -> list[nn.Module]:
+    """The backbone with its auxiliary head, where it has one: the two are trained together or not at all."""
+    return [model.backbone] if model.auxiliary is None else [model.backbone, model.auxiliary]
 
 
 def plain_state(model: Classifier) -> dict[str, Tensor]:
