@@ -8,27 +8,32 @@ from typing import Any
 
 from kfp import compiler
 
+from pipelines.environments import Environment
 from raregrade.atomic import atomic_file
 from raregrade.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("compare_losses",)
+NAMES = ("compare_losses", "cross_validate", "retrain_and_promote", "tune_loss")
 
 
-def load_pipeline(name: str) -> Any:
-    """The pipeline ``name``, a ``kfp.dsl`` graph component. Raises UserError for an unknown name."""
+def load_pipeline(name: str, environment: Environment | None = None) -> Any:
+    """The pipeline ``name``, a ``kfp.dsl`` graph component, with the task settings of ``environment``.
+
+    Raises:
+        UserError: an unknown name.
+    """
     if name not in NAMES:
         raise UserError(f"unknown pipeline {name!r}; there is {', '.join(NAMES)}")
-    return getattr(importlib.import_module(f"pipelines.{name}"), name)
+    return importlib.import_module(f"pipelines.{name}").build(environment)
 
 
-def compile_pipeline(name: str, out: Path) -> None:
+def compile_pipeline(name: str, out: Path, environment: Environment | None = None) -> None:
     """Write pipeline ``name`` as YAML to ``out``: two documents, the pipeline and its Kubernetes settings."""
-    pipeline = load_pipeline(name)
+    pipeline = load_pipeline(name, environment)
     with atomic_file(out) as temporary:
         compiler.Compiler().compile(pipeline, str(temporary))
 
 
 def committed_yaml(name: str) -> Path:
-    """The compiled file beside the pipeline, which names the default image."""
+    """The compiled file beside the pipeline, which names the default image and belongs to no cluster."""
     return FOLDER / f"{name}.yaml"

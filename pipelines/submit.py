@@ -1,39 +1,28 @@
 """Sending a pipeline to a Kubeflow Pipelines host, and waiting for the run.
 
-What can be checked without the host is checked first. What goes wrong on the way to the host, or is
-refused by it, becomes one sentence that says what to do.
+What can be checked without the host is checked first.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import re
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import kfp_server_api
-import urllib3
-from kfp.client import Client
+import yaml
 
+from pipelines.host import Api, Host, HostFailedError, UnreachableError, connect, greet, refusals
 from raregrade.errors import RaregradeError, UserError
 
-_TIMEOUT_SECONDS = (10, 30)  # to connect, to answer
-_ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
-
-
-@dataclass(frozen=True)
-class Host:
-    """A Kubeflow Pipelines API: base URL, namespace (multi-user installations only), bearer token."""
-
-    url: str
-    namespace: str | None = None
-    token: str | None = None
+ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
+_EQUALS = 1  # the number that stands for it in the API's filters
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -44,42 +33,60 @@ class SubmittedRun:
     page: str
 
 
-def read_token(path: Path) -> str:
-    """The token in ``path``. Raises UserError where there is none."""
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as err:
-        raise UserError(f"cannot read the token file {path}: {err}. Give another --token-file.") from err
-    if not token or len(token.split()) > 1:
-        raise UserError(f"{path} does not hold a token: expected one word. Give another --token-file.")
-    return token
-
-
-def check_offline(host: Host, arguments: dict[str, Any]) -> None:
+def check_offline(arguments: dict[str, Any]) -> None:
     """Refuse what cannot work on a cluster, before anything is sent.
 
     Raises:
-        UserError: the host is no URL; raw data or the tracking store are named by a path that only this machine knows.
+        UserError: raw data, their repository, a study or the tracking store are named by a path that only this
+            machine knows, or data of a repository have no store.
     """
-    parts = urlsplit(host.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--host {host.url!r} is not a URL; expected such as https://kubeflow.example.org/pipeline")
-    raw_data = arguments["raw_data"]
-    if not Path(raw_data).is_absolute():
+    raw_data, repo = arguments.get("raw_data", ""), arguments.get("data_repo", "")
+    if repo:
+        _check_repository(repo, arguments.get("store", ""))
+    elif raw_data and not Path(raw_data).is_absolute():
         raise UserError(
             f"the raw data lie at {raw_data!r}, a path in this folder. On a cluster each task has a folder of its own: "
             "give --raw-data with the absolute path at which the tasks find the images, such as a mounted volume."
         )
-    uri = arguments["tracking_uri"]
+    uri = arguments.get("tracking_uri", "none")
     if uri.startswith(("sqlite:", "file:")):
         raise UserError(
             f"tracking.uri is {uri!r}, a file that would lie in each task and vanish with it. "
             "Give the address of an MLflow server, --set tracking.uri=http://…, or --set tracking.uri=none."
         )
+    study = arguments.get("storage", {}).get("url", "")
+    if study and "://" not in study and not Path(study).is_absolute():
+        raise UserError(
+            f"tune.storage is {study!r}, a file in this folder, and the workers of a cluster could not share it. "
+            "Give a database, --set tune.storage=postgresql://USER@HOST/DATABASE, and its password to the tasks as "
+            "PGPASSWORD, from a secret."
+        )
+
+
+def _check_repository(repo: str, store: str) -> None:
+    if not re.match(r"^(\w[\w+.-]*://|[^/\s]+@[^/\s:]+:|/)", repo):
+        raise UserError(
+            f"--data-repo is {repo!r}, a folder of this machine. Give the address from which tasks reach the "
+            "repository, such as https://git.example.org/team/data.git."
+        )
+    if urlsplit(repo).password:
+        raise UserError(
+            "--data-repo holds a password, and the arguments of a pipeline are there for all to read. "
+            "Leave it out of the address."
+        )
+    if not store:
+        raise UserError("--data-repo needs --store, a folder on a volume that all tasks mount, for what is fetched.")
 
 
 def submit(
-    host: Host, package: Path, arguments: dict[str, Any], *, run_name: str, experiment: str, cache: bool = True
+    host: Host,
+    package: Path,
+    arguments: dict[str, Any],
+    *,
+    run_name: str,
+    experiment: str,
+    cache: bool = True,
+    service_account: str | None = None,
 ) -> SubmittedRun:
     """Start a run of the compiled pipeline ``package``; the experiment is created where it is missing.
 
@@ -90,130 +97,108 @@ def submit(
         run_name: what the run is called.
         experiment: the Kubeflow experiment that holds it.
         cache: False runs every task anew, whatever earlier runs left.
+        service_account: the Kubernetes account that the tasks act as; the host's default where None.
 
     Raises:
-        UserError: the host cannot be reached, is no Kubeflow Pipelines, or refuses token or namespace.
+        UserError: the host cannot be reached, is no Kubeflow Pipelines, or refuses token, namespace or run.
         RaregradeError: the host fails on its own.
     """
-    with _refusals(host):
-        _greet(host)
-        with _quiet_client():
-            run = _client(host).create_run_from_pipeline_package(
-                str(package),
-                arguments=arguments,
-                run_name=run_name,
-                experiment_name=experiment,
-                namespace=host.namespace,
-                enable_caching=None if cache else False,
-            )
-    return SubmittedRun(run.run_id, f"{host.url.rstrip('/')}/#/runs/details/{run.run_id}")
+    api = connect(host)
+    body = kfp_server_api.V2beta1Run(
+        experiment_id=experiment_id(host, api, experiment),
+        display_name=run_name,
+        pipeline_spec=pipeline_spec(package, cache=cache),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=arguments),
+        service_account=service_account,
+    )
+    try:
+        with refusals(host):
+            run = api.runs.run_service_create_run(run=body)
+    except (HostFailedError, UnreachableError) as err:
+        raise HostFailedError(
+            f"{err} The run may have started all the same: look for {run_name!r} at {host.page('runs')} first."
+        ) from err
+    return SubmittedRun(run.run_id, host.page(f"runs/details/{run.run_id}"))
+
+
+def experiment_id(host: Host, api: Api, name: str) -> str:
+    """The id of the experiment ``name``, which is created where there is none. Raises as ``submit``."""
+    namespace = host.namespace if greet(host, api) else None
+    found = _find_experiment(host, api, name, namespace)
+    if found is None:
+        try:
+            with refusals(host):
+                found = api.experiments.experiment_service_create_experiment(
+                    experiment=kfp_server_api.V2beta1Experiment(display_name=name, namespace=namespace)
+                )
+        except UserError:  # somebody else may have created it since
+            found = _find_experiment(host, api, name, namespace)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def pipeline_spec(package: Path, *, cache: bool = True) -> dict[str, Any]:
+    """The two documents of a compiled pipeline as the API takes them."""
+    documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    spec: dict[str, Any] = documents[0]
+    if not cache:
+        for component in (spec["root"], *spec["components"].values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                task["cachingOptions"] = {}
+    return {"pipeline_spec": spec, "platform_spec": documents[1]} if len(documents) > 1 else spec
 
 
 def wait_for(
-    host: Host, run: SubmittedRun, *, report: Callable[[str], None] = lambda _: None, poll_seconds: float = 10.0
+    host: Host,
+    run: SubmittedRun,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+    look_at_pods: Callable[[], None] = lambda: None,
+    poll_seconds: float = 10.0,
+    patience_seconds: float = _PATIENCE_SECONDS,
 ) -> None:
     """Return when ``run`` has succeeded; ``report`` is called with each new state.
 
-    kfp's own waiting never ends for a run that somebody cancels.
+    A host that fails or falls silent is asked again for ``patience_seconds``. ``look_at_pods`` is called while
+    the run goes on, and raises where it cannot succeed: Kubeflow itself waits for ever for an image that is not there.
 
     Raises:
         RaregradeError: the run ended otherwise.
-        UserError: as ``submit``.
+        UserError: as ``submit``, or as ``look_at_pods``.
     """
-    with _quiet_client():
-        client = _client(host)
+    api = connect(host)
     seen = ""
+    last_answer = time.monotonic()
     while True:
-        with _refusals(host):
-            found = client.get_run(run.run_id)
+        try:
+            with refusals(host):
+                found = api.runs.run_service_get_run(run.run_id)
+        except (HostFailedError, UnreachableError) as err:
+            if time.monotonic() - last_answer > patience_seconds:
+                raise
+            report(f"{err} Asking again in {poll_seconds:g} s.")
+            time.sleep(poll_seconds)
+            continue
+        last_answer = time.monotonic()
         state = str(found.state or "PENDING").upper()
         if state != seen:
             report(state)
             seen = state
-        if state in _ENDED:
+        if state in ENDED:
             break
+        look_at_pods()
         time.sleep(poll_seconds)
     if state != "SUCCEEDED":
         reason = getattr(found.error, "message", None)
         raise RaregradeError(f"the run ended as {state}{f': {reason}' if reason else ''}. See {run.page}")
 
 
-def _greet(host: Host) -> None:
-    """Ask the host who it is; kfp.Client would try for half a minute before it gave up."""
-    api = kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(_configuration(host)))
-    text = api.healthz_service_get_healthz(_preload_content=False, _request_timeout=_TIMEOUT_SECONDS).data
-    try:
-        answer = json.loads(text)
-        multi_user = bool(answer.get("multi_user"))
-    except (ValueError, AttributeError) as err:
-        raise UserError(
-            f"{host.url} answers, but not as Kubeflow Pipelines. Either the address is another page of the same host "
-            "(try it with /pipeline at the end), or it shows a login: give --token-file."
-        ) from err
-    if multi_user and not host.namespace:
-        raise UserError(f"{host.url} serves many users: give --namespace with yours.")
-
-
-def _configuration(host: Host) -> Any:
-    configuration = kfp_server_api.Configuration()
-    configuration.host = host.url.rstrip("/")
-    configuration.retries = 1
-    if host.token:
-        configuration.api_key["authorization"] = host.token
-        configuration.api_key_prefix["authorization"] = "Bearer"
-    return configuration
-
-
-def _client(host: Host) -> Any:
-    # kfp takes the name "kubeflow" for "no namespace given" and then asks its context file.
-    return Client(host=host.url, existing_token=host.token, namespace=host.namespace or "kubeflow")
-
-
-@contextlib.contextmanager
-def _quiet_client() -> Iterator[None]:
-    """kfp.Client prints links and warns about servers older than it; what is worth saying is said here."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-@contextlib.contextmanager
-def _refusals(host: Host) -> Iterator[None]:
-    try:
-        yield
-    except kfp_server_api.ApiException as err:
-        raise _refusal(err, host) from err
-    except (urllib3.exceptions.HTTPError, OSError) as err:
-        reason = str(getattr(err, "reason", None) or err).split(": ", 1)[-1]  # urllib3 puts the connection first
-        raise UserError(f"cannot reach {host.url}: {reason}. Check --host, and that the network leads there.") from err
-
-
-def _refusal(error: Any, host: Host) -> RaregradeError:
-    said = _message(error)
-    where = f"namespace {host.namespace!r}" if host.namespace else "this host"
-    if error.status == 0:  # TLS
-        return UserError(f"cannot reach {host.url}: {said}. Check --host and its certificate.")
-    if error.status == 401:
-        advice = "a fresh token in --token-file" if host.token else "--token-file"
-        return UserError(f"{host.url} does not know who is asking ({said}). Give {advice}.")
-    if error.status == 403:
-        return UserError(
-            f"{host.url} knows the token but refuses it {where} ({said}). "
-            "Check --namespace, and that the token's account may create runs there."
+def _find_experiment(host: Host, api: Api, name: str, namespace: str | None) -> Any:
+    predicate = {"operation": _EQUALS, "key": "display_name", "stringValue": name}
+    options = {"namespace": namespace} if namespace else {}
+    with refusals(host):
+        answer = api.experiments.experiment_service_list_experiments(
+            filter=json.dumps({"predicates": [predicate]}), **options
         )
-    if error.status == 404:
-        return UserError(f"{host.url} does not find what was asked of {where} ({said}). Check --namespace and --host.")
-    if 400 <= error.status < 500:
-        return UserError(f"{host.url} refuses the run: {said}.")
-    return RaregradeError(f"{host.url} failed with {error.status}: {said}. Try again, or ask who runs it.")
-
-
-def _message(error: Any) -> str:
-    """The server's own words, of whatever form, in one line."""
-    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body
-    try:
-        parsed = json.loads(body)
-        text = parsed.get("message") or parsed.get("error") or ""
-    except (TypeError, ValueError, AttributeError):
-        text = ""
-    return " ".join(str(text or error.reason or f"HTTP {error.status}").split()).rstrip(".")[:300]
+    return answer.experiments[0] if answer.experiments else None

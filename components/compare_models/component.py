@@ -13,6 +13,7 @@ def compare_models(
     comparison: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    reference: dsl.Input[dsl.Artifact] = None,
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
@@ -25,7 +26,7 @@ def compare_models(
 
     compare(
         kubeflow.from_wire(CompareSection, section),
-        [Path(report.path) for report in reports],
+        kubeflow.report_folders(reports, reference),
         Path(comparison.path),
         tracking=kubeflow.tracking(tracking_uri, experiment),
     )

@@ -13,6 +13,7 @@ def prepare_dataset(
     raw_data: str = "",
     data_revision: str = "",
     store: str = "",
+    previous: str = "",
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
@@ -26,7 +27,8 @@ def prepare_dataset(
     prepare(
         kubeflow.with_raw_data(kubeflow.from_wire(PrepareSection, section), raw_data),
         Path(dataset.path),
-        store=Path(store) if store else None,
+        store=kubeflow.optional_path(store),
+        previous=kubeflow.optional_path(previous),
         tracking=kubeflow.tracking(tracking_uri, experiment),
     )
     kubeflow.describe_dataset(dataset, data_revision)

@@ -11,10 +11,11 @@ def train_model(
     run: dict,
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    tuned: dsl.Input[dsl.Artifact] = None,
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Train with one loss and one seed."""
+    """Train with one loss and one seed, on the fixed split or a fold."""
     from pathlib import Path
 
     from raregrade.config import TrainSection
@@ -26,6 +27,8 @@ def train_model(
         Path(dataset.path),
         Path(model.path),
         seed=int(run["seed"]),
+        fold=kubeflow.fold(run),
+        loss_params=kubeflow.tuned_parameters(run, tuned),
         tracking=kubeflow.tracking(tracking_uri, experiment),
         checkpoints=kubeflow.checkpoints(),
     )

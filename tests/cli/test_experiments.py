@@ -96,7 +96,7 @@ def test_an_interrupted_training_gives_75_and_the_same_command_resumes_it(
     assert code == 75, stderr
     assert "again" in stderr.splitlines()[-1]
     assert not (project / "model").exists()
-    assert list((project / "kept").rglob("state.pt"))
+    assert list((project / "kept").rglob("state-*.pt"))
     result = run(*command)
     assert result.returncode == 0, result.stderr
     assert "resumed after epoch" in result.stderr

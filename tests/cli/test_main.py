@@ -29,8 +29,8 @@ def test_help_lists_every_command(run: Command, arguments: list[str]) -> None:
     assert result.returncode == 0
     listed = {line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()}
     assert listed == {
-        "phantom", "prepare", "verify", "train", "evaluate", "compare", "show",
-        "register", "promote", "rollback", "models", "predict", "pipeline",
+        "phantom", "fetch", "prepare", "verify", "train", "evaluate", "compare", "show",
+        "register", "promote", "rollback", "models", "predict", "params", "pipeline", "sync", "tune", "dashboard",
     }  # fmt: skip
 
 

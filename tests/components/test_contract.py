@@ -11,11 +11,29 @@ import pytest
 import yaml
 
 from components.image import IMAGE
+from pipelines.compile import NAMES as PIPELINES
+from pipelines.compile import committed_yaml
 from raregrade import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = sorted(p.parent for p in (ROOT / "components").glob("*/component.py"))
-KFP_TYPES = {"Dict": "dict", "String": "str"}
+KFP_TYPES = {"Dict": "dict", "List": "list", "String": "str"}
+NAMES = {
+    "collect_study",
+    "compare_folds",
+    "compare_models",
+    "evaluate_champion",
+    "evaluate_model",
+    "fetch_data",
+    "notify_exit",
+    "prepare_dataset",
+    "promote_model",
+    "read_champion",
+    "register_model",
+    "train_distributed",
+    "train_model",
+    "tune_worker",
+}
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
@@ -45,14 +63,19 @@ def types_of(specs):
     }
 
 
-def test_there_are_the_five_components_of_the_main_job():
-    assert [f.name for f in FOLDERS] == [
-        "compare_models",
-        "evaluate_model",
-        "prepare_dataset",
-        "register_model",
-        "train_model",
-    ]
+def test_these_are_the_components():
+    assert {f.name for f in FOLDERS} == NAMES
+
+
+def test_every_component_is_a_task_of_some_pipeline():
+    used = {
+        executor["container"]["args"][-1].replace("-", "_")
+        for name in PIPELINES
+        for executor in next(yaml.safe_load_all(committed_yaml(name).read_text()))["deploymentSpec"][
+            "executors"
+        ].values()
+    }
+    assert used == NAMES - {"train_distributed"}  # which an environment of several nodes puts in train_model's place
 
 
 def test_metadata_names_the_folder_and_says_what_the_component_says(folder, component, metadata):
@@ -100,9 +123,19 @@ def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder, metad
         if isinstance(n, ast.If | ast.For | ast.While | ast.BinOp) and not isinstance(getattr(n, "op", None), ast.Div)
     ]
     statements = [n for n in function.body[1:] if not isinstance(n, ast.ImportFrom)]
-    assert all(isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) for n in statements)
-    step, hand_over = (n.value.func for n in statements)
-    assert (step.id, hand_over.value.id) == (metadata["step"], "kubeflow")
+    assert len(statements) <= 2
+    assert all(isinstance(n, ast.Expr | ast.Return) and isinstance(n.value, ast.Call) for n in statements)
+    called = [n.func for statement in statements for n in ast.walk(statement) if isinstance(n, ast.Call)]
+    assert [f.id for f in called if isinstance(f, ast.Name) and f.id not in ("Path", "int")] == [metadata["step"]]
+    assert {f.value.id for f in called if isinstance(f, ast.Attribute)} == {"kubeflow"}
     imports = [n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom)]
-    assert f"raregrade.steps.{metadata['step']}" in imports
+    assert f"raregrade.steps.{metadata.get('module', metadata['step'])}" in imports
     assert all(name.split(".")[0] in ("raregrade", "pathlib") for name in imports)
+
+
+def test_its_page_says_what_it_is_for_and_names_what_goes_in_and_out(folder, metadata):
+    page = (folder / "README.md").read_text()
+    assert page.startswith(f"# {folder.name}\n")
+    assert metadata["description"] in page
+    for name, entry in [*metadata["inputs"].items(), *metadata["outputs"].items()]:
+        assert f"| `{name}` | {entry['type']} | {entry['description']} |" in page

@@ -34,6 +34,12 @@ def _tiny():
     }
 
 
+@pytest.fixture(autouse=True)
+def _image_of_this_version(monkeypatch):
+    """A command that is given another image leaves it to the tests after it otherwise."""
+    monkeypatch.setenv("RAREGRADE_IMAGE", "")
+
+
 @pytest.fixture
 def raw_params():
     """The content of a params.yaml, for the test to change."""

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from pipelines.arguments import loop_items, pipeline_arguments
-from pipelines.compare_losses import compare_losses
+from pipelines.arguments import arguments_of, loop_items
+from pipelines.compile import NAMES, load_pipeline
 from raregrade.config import params_from_dict, section, section_keys
 from raregrade.steps.kubeflow import from_wire
 
@@ -16,8 +16,14 @@ def params(raw_params):
     return params_from_dict(raw_params)
 
 
-def arguments_of(raw):
-    return pipeline_arguments(params_from_dict(raw), raw_data="data/raw/phantom", data_revision="r1")
+@pytest.fixture
+def tuning_params(raw_params):
+    """Parameters that every pipeline can run with: they also name a loss to tune."""
+    return params_from_dict(raw_params | {"tune": {"losses": ["cdw_ce"]}})
+
+
+def compared(raw):
+    return arguments_of("compare_losses", params_from_dict(raw), raw_data="data/raw/phantom", data_revision="r1")
 
 
 # The argument of the pipeline that carries the section of each step.
@@ -40,19 +46,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_change_of_a_key_reaches_the_steps_that_read_it_and_no_other(raw_params, key):
-    before = arguments_of(raw_params)
+    before = compared(raw_params)
     changed = copy.deepcopy(raw_params)
     CHANGES[key](changed)
-    after = arguments_of(changed)
+    after = compared(changed)
     reached = {step for step, argument in ARGUMENT.items() if before[argument] != after[argument]}
     read = {step for step in ARGUMENT if any(key == k or key.startswith(f"{k}.") for k in section_keys(step, "cdw_ce"))}
     assert reached == read
 
 
 def test_a_change_of_one_loss_leaves_the_items_of_the_others_alone(raw_params):
-    before = arguments_of(raw_params)["runs"]
+    before = compared(raw_params)["runs"]
     raw_params["losses"]["cdw_ce"]["power"] = 3.0
-    after = arguments_of(raw_params)["runs"]
+    after = compared(raw_params)["runs"]
     assert [item["loss"] for item, other in zip(before, after, strict=True) if item != other] == ["cdw_ce", "cdw_ce"]
 
 
@@ -63,11 +69,11 @@ def test_there_is_one_item_for_each_loss_and_seed(params):
 
 def test_only_the_losses_of_the_comparison_are_trained(raw_params):
     raw_params["losses"]["lmf"] = {}
-    assert {item["loss"] for item in arguments_of(raw_params)["runs"]} == {"ce", "cdw_ce"}
+    assert {item["loss"] for item in compared(raw_params)["runs"]} == {"ce", "cdw_ce"}
 
 
 def test_every_section_arrives_as_it_was(params):
-    arguments = pipeline_arguments(params, raw_data="x")
+    arguments = arguments_of("compare_losses", params, raw_data="x")
     through_kubeflow = json.loads(json.dumps(arguments), parse_int=float)  # which holds every number as a double
     for step in ("prepare", "evaluate", "compare", "register"):
         expected = section(params, step)
@@ -77,13 +83,22 @@ def test_every_section_arrives_as_it_was(params):
         assert from_wire(type(expected), item["section"]) == expected
 
 
-def test_the_arguments_are_those_of_the_pipeline(params):
-    signature = inspect.signature(compare_losses.pipeline_func)
-    assert list(pipeline_arguments(params, raw_data="x")) == list(signature.parameters)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_arguments_are_those_of_the_pipeline(tuning_params, name):
+    signature = inspect.signature(load_pipeline(name).pipeline_func)
+    assert list(arguments_of(name, tuning_params, raw_data="x")) == list(signature.parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_data_of_a_repository_are_named_by_its_revision(tuning_params, name):
+    arguments = arguments_of(
+        name, tuning_params, raw_data="data/raw", data_repo="https://git.example/data", data_revision="v2"
+    )
+    assert (arguments["data_repo"], arguments["data_revision"]) == ("https://git.example/data", "v2")
 
 
 def test_data_that_dvc_does_not_track_are_never_taken_from_the_cache(params, tmp_path):
-    revisions = {pipeline_arguments(params, raw_data=str(tmp_path))["data_revision"] for _ in range(3)}
+    revisions = {arguments_of("compare_losses", params, raw_data=str(tmp_path))["data_revision"] for _ in range(3)}
     assert len(revisions) == 3
 
 
@@ -93,5 +108,5 @@ def test_data_that_dvc_tracks_are_known_by_their_md5(params, tmp_path):
     lock = {"schema": "2.0", "stages": {"phantom": {"cmd": "x", "outs": [{"path": "raw", "md5": "0123abc.dir"}]}}}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
     (tmp_path / "raw").mkdir()
-    arguments = pipeline_arguments(params, raw_data=str(tmp_path / "raw"))
+    arguments = arguments_of("compare_losses", params, raw_data=str(tmp_path / "raw"))
     assert arguments["data_revision"] == "0123abc.dir"

@@ -18,7 +18,7 @@ from kfp import dsl
 from kfp.local import config as local_config
 from kfp.local import subprocess_task_handler
 
-from pipelines.local_run import run_in_subprocesses
+from pipelines.local_subprocess import run_in_subprocesses
 from raregrade.errors import RaregradeError
 
 IMAGE = "localhost/throwaway:1"
@@ -91,7 +91,7 @@ def items(*losses, **more):
 
 def test_every_item_of_the_loop_meets_its_own_outputs_in_order_and_the_id_of_the_run(go):
     result = go(items("a", "b", "c"))
-    rows = [json.loads(line) for line in result.comparison.read_text().splitlines()]
+    rows = [json.loads(line) for line in result.outputs["comparison"].read_text().splitlines()]
     assert [row["loss"] for row in rows] == ["a", "b", "c"]
     assert {(row["group"], row["data"]) for row in rows} == {("the-run", "data")}
     assert result.folder.name.startswith("throwaway-")
@@ -153,7 +153,7 @@ SLEEPER = """
     import os, sys
     from pathlib import Path
     from kfp import dsl
-    from pipelines.local_run import run_in_subprocesses
+    from pipelines.local_subprocess import run_in_subprocesses
 
     @dsl.component(base_image="localhost/throwaway:1", install_kfp_package=False)
     def sleep(run: dict, model: dsl.Output[dsl.Model]) -> None:

@@ -79,7 +79,7 @@ def both(tmp_path_factory, tiny):
 
 
 def iterations(outputs, params_losses=("ce", "cdw_ce")):
-    return {loss: outputs / f"for-loop-1-iteration-{i}" for i, loss in enumerate(params_losses)}
+    return {loss: outputs / f"for-loop-2-iteration-{i}" for i, loss in enumerate(params_losses)}
 
 
 @pytest.mark.parametrize("loss", ["ce", "cdw_ce"])
@@ -124,7 +124,7 @@ def test_every_task_has_its_run_under_one_parent_in_mlflow(both):
     children = [r for r in runs if r is not parent]
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
     assert sorted(r.data.tags["raregrade.step"] for r in children) == [
-        "compare", "evaluate", "evaluate", "prepare", "register", "train", "train",
+        "compare", "evaluate", "evaluate", "fetch", "prepare", "register", "train", "train",
     ]  # fmt: skip
     assert {r.info.status for r in runs} == {"FINISHED"}
     assert client.get_model_version("phantom-severity", "1").run_id in {r.info.run_id for r in children}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from raregrade import __version__
-from raregrade.cli import datasets, experiments, models, pipeline
+from raregrade.cli import datasets, experiments, models, parameters, pipeline, sync, tuning
 
 app = typer.Typer(
     name="raregrade",
@@ -31,7 +31,7 @@ def _root(
         print(context.get_help())
 
 
-for module in (datasets, experiments, models):
+for module in (datasets, experiments, models, parameters, tuning, sync):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 app.add_typer(pipeline.app, name="pipeline", no_args_is_help=False)

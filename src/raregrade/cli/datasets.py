@@ -1,13 +1,14 @@
-"""Commands that make and check data: phantom, prepare, verify."""
+"""Commands that make and check data: phantom, fetch, prepare, verify."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raregrade.cli.options import PARAMS, ParamsOption, SetOption, read_params, tracking_of
+from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params, tracking_of
 from raregrade.errors import DataError
 
 
@@ -15,15 +16,44 @@ def phantom(
     *,
     out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced where it exists.")],
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Draw synthetic labelled images with known truth."""
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.config import section
     from raregrade.steps.phantom import phantom as step
 
     step(section(config, "phantom"), out)
     print(f"{out}: {config.phantom.patients} patients, flavour {config.phantom.flavour}")
+
+
+def fetch(
+    *,
+    repo: Annotated[str, typer.Option("--repo", metavar="REPO", help="A git repository with DVC, URL or folder.")],
+    store: Annotated[
+        Path, typer.Option("--store", help="The folder to fetch into; what is there is not fetched again.")
+    ],
+    revision: Annotated[
+        str, typer.Option("--revision", help="A commit, tag or branch; by default the repository's default branch.")
+    ] = "",
+    params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Fetch the raw images that data.path names in a DVC repository, at a revision.
+
+    Needs neither git nor a checkout; the DVC remote's credentials come from the environment.
+    """
+    config = read_params(params, set_, preset)
+    from raregrade.steps.fetch import fetch as step
+
+    with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
+        found = step(
+            config.data.path, Path(scratch), repo=repo, revision=revision, store=store, tracking=tracking_of(config)
+        )
+    print(f"{found['path']}: {found['files']} files, {found['size'] / 1e6:.1f} MB, revision {found['revision'][:12]}")
+    print(f"prepare them with `--set data.path={found['path']}`")
 
 
 def prepare(
@@ -37,10 +67,11 @@ def prepare(
         Path | None, typer.Option("--store", help="Keep the decoded images in this folder instead of in --out.")
     ] = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Check, split and decode the images that the parameters name."""
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.config import section
     from raregrade.steps.prepare import prepare as step
 
@@ -68,4 +99,4 @@ def _print_dataset(root: Path, info: dict[str, Any]) -> None:
     print(f"{root}: {info['num_images']} images of {info['image_size']} px ({counts})")
 
 
-COMMANDS = {"phantom": phantom, "prepare": prepare, "verify": verify}
+COMMANDS = {"phantom": phantom, "fetch": fetch, "prepare": prepare, "verify": verify}

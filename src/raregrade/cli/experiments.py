@@ -12,6 +12,7 @@ from raregrade.cli.options import (
     PARAMS,
     DataOption,
     ParamsOption,
+    PresetOption,
     SetOption,
     folders_holding,
     read_json,
@@ -33,31 +34,65 @@ def train(
     loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    fold: Annotated[
+        int | None, typer.Option("--fold", min=0, help="Validate on this fold of the data, train on the others.")
+    ] = None,
+    loss_params: Annotated[
+        Path | None,
+        typer.Option("--loss-params", help="A best.yaml of `raregrade tune`, whose parameters are trained with."),
+    ] = None,
     resume: Annotated[
         Resume, typer.Option("--resume", help="auto: go on from the checkpoint of an interrupted run.")
     ] = Resume.AUTO,
     checkpoints: Annotated[
-        Path, typer.Option("--checkpoints", envvar="RAREGRADE_CHECKPOINTS", help="Where interrupted runs are kept.")
-    ] = Path(".raregrade/checkpoints"),
+        str,
+        typer.Option(
+            "--checkpoints",
+            envvar="RAREGRADE_CHECKPOINTS",
+            help="Where interrupted runs are kept: a folder or s3://bucket/prefix.",
+        ),
+    ] = ".raregrade/checkpoints",
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-minutes",
+            envvar="RAREGRADE_CHECKPOINT_MINUTES",
+            min=0,
+            help="How often a run is saved within an epoch; after every epoch it is saved anyway.",
+        ),
+    ] = 5.0,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="On a GPU: only algorithms that repeat to the last bit (train.deterministic)."
+        ),
+    ] = False,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Train one model with one loss and one seed."""
-    config = read_params(params, set_)
+    """Train one model with one loss and one seed; under torchrun in several processes."""
+    config = read_params(params, [*(set_ or []), *(["train.deterministic=true"] if deterministic else [])], preset)
     from raregrade.config import section
 
     part = section(config, "train", loss)
     from raregrade.steps.train import train as step
+    from raregrade.training.distributed import processes_of_environment
 
     card = step(
         part,
         data,
         out,
         seed=seed,
+        fold=fold,
+        loss_params=loss_params,
         tracking=tracking_of(config),
         checkpoints=checkpoints,
+        save_minutes=checkpoint_minutes,
         resume=resume is Resume.AUTO,
     )
+    if not processes_of_environment().is_main:
+        return
     chosen = card["selection"]
     print(f"{out}: val_{chosen['metric']} {chosen['value']:.4f} at epoch {chosen['epoch']}")
 
@@ -75,10 +110,11 @@ def evaluate(
         Path | None, typer.Option("--labels", help="The label space of --predictions, a JSON file.")
     ] = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Judge a model, or predictions made by any other program."""
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.config import section
     from raregrade.steps.evaluate import evaluate as judge_model
     from raregrade.steps.evaluate import evaluate_predictions as judge_predictions
@@ -100,13 +136,14 @@ def compare(
     reports: Annotated[list[Path], typer.Argument(help="Report folders, or a folder that holds them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder of the comparison.")],
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Compare losses over seeds, and name the winner.
 
     Chosen on validation images, with patient-level statistics.
     """
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.config import section
     from raregrade.steps.compare import compare as step
 
@@ -121,6 +158,7 @@ def show(
         Path | None, typer.Option("--registered", help="The registered.json that came of it.")
     ] = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Print a comparison, and what to try next."""
@@ -128,7 +166,7 @@ def show(
     if registered is not None:
         result = read_json(registered, "`raregrade register` writes it.")
         print_registration(result)
-        print_next_steps(result, read_params(params, set_).data.path)
+        print_next_steps(result, read_params(params, set_, preset).data.path)
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

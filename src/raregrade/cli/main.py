@@ -6,6 +6,7 @@ library is imported here at module level, so that an interrupt during start-up i
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,8 +16,9 @@ from typing import Any
 
 from raregrade.errors import InterruptedRunError, RaregradeError, UserError
 
-# What the operating system refuses at a path the user gave.
-_PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+# What the operating system refuses at a path the user gave, or on a disk that has no room.
+_PATH_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main() -> None:
@@ -44,9 +46,13 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse("interrupted; run the same command again to resume", InterruptedRunError.exit_code, err)
     except RaregradeError as err:
         return _refuse(str(err), err.exit_code, err)
-    except _PATH_ERRORS as err:
-        advice = "Give another path, or change who may write there."
-        return _refuse(f"{err.filename}: {err.strerror}. {advice}", UserError.exit_code, err)
+    except OSError as err:
+        if err.errno not in _PATH_ERRORS | _NO_ROOM:
+            raise
+        room = "Free some space, or give a path on another disk, and run again."
+        advice = room if err.errno in _NO_ROOM else "Give another path, or change who may write there."
+        where = f"{err.filename}: " if err.filename is not None else ""
+        return _refuse(f"{where}{err.strerror}. {advice}", UserError.exit_code, err)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raregrade.cli.options import PARAMS, DataOption, ParamsOption, SetOption, folders_holding, read_params, tracking_of
+from raregrade.cli.options import (
+    PARAMS,
+    DataOption,
+    ParamsOption,
+    PresetOption,
+    SetOption,
+    folders_holding,
+    read_params,
+    tracking_of,
+)
 from raregrade.cli.printing import print_registration, print_table
 
 if TYPE_CHECKING:
@@ -29,13 +38,14 @@ def register(
         str | None, typer.Option("--name", help="The name in the registry; by default `register.name`.")
     ] = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Register the winner of a comparison, if the gate lets it.
 
     A refusal is a result, written to --out, and not an error.
     """
-    config = read_params(params, [*(set_ or []), *([f"register.name={name}"] if name else [])])
+    config = read_params(params, [*(set_ or []), *([f"register.name={name}"] if name else [])], preset)
     from raregrade.config import section
     from raregrade.steps.register import register as step
 
@@ -54,13 +64,14 @@ def promote(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, move nothing.")] = False,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Point `champion` at a version, if the gate lets it.
 
     The gate of the parameters compares it with the version that is champion now. Exit code 3 where it refuses.
     """
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.registry import promote as move_alias
 
     _print_promotion(
@@ -73,10 +84,11 @@ def rollback(
     *,
     name: Annotated[str, typer.Argument(help="A registered model.")],
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Point `champion` back at the version that had it before."""
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.registry import rollback as move_back
 
     _print_promotion(move_back(name, tracking=tracking_of(config)))
@@ -86,10 +98,11 @@ def list_registered(
     *,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """List the registered versions and their aliases."""
-    config = read_params(params, set_)
+    config = read_params(params, set_, preset)
     from raregrade.config import METRIC_TASKS
     from raregrade.registry import list_models
 
@@ -112,6 +125,7 @@ def predict(
     model: Annotated[str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a model folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Grade images."""
@@ -122,7 +136,7 @@ def predict(
         if model.startswith(_REGISTRY_URI):
             from raregrade.registry import fetch_model
 
-            folder = fetch_model(model, tracking_of(read_params(params, set_)), Path(scratch))
+            folder = fetch_model(model, tracking_of(read_params(params, set_, preset)), Path(scratch))
         predictions = Predictor(folder).predict(images)
     if as_json:
         print(json.dumps([asdict(p) for p in predictions], indent=2))

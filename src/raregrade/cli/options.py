@@ -19,15 +19,19 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the parameters; may be given again."),
 ]
+PresetOption = Annotated[
+    list[Path] | None,
+    typer.Option("--preset", help="A file of parameters that go over --params; may be given again."),
+]
 DataOption = Annotated[Path, typer.Option("--data", help="The prepared dataset.")]
 PARAMS = Path("params.yaml")
 
 
-def read_params(path: Path, overrides: list[str] | None) -> Params:
+def read_params(path: Path, overrides: list[str] | None, presets: list[Path] | None = None) -> Params:
     """The validated parameters of a command. Raises ConfigError."""
     from raregrade.config import load_params
 
-    return load_params(path, overrides or ())
+    return load_params(path, overrides or (), presets or ())
 
 
 def tracking_of(params: Params) -> Tracking:

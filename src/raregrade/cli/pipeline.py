@@ -1,30 +1,39 @@
-"""``raregrade pipeline``: compile, run and submit the Kubeflow pipelines.
+"""``raregrade pipeline``: compile and run the Kubeflow pipelines here; ``cluster`` and ``runs`` talk to a host.
 
 The pipelines are not part of the installed package. They lie in the folder ``pipelines`` of a checkout,
-which is looked for from the working directory upwards; what they do is theirs. kfp is imported here
-and nowhere else in the commands.
+which is looked for from the working directory upwards; what they do is theirs. kfp is imported by them
+and nowhere in the commands.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 import sys
-import tempfile
 import time
 import uuid
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
-from raregrade.cli.options import PARAMS, ParamsOption, SetOption, read_json, read_params
+from raregrade.cli import cluster, runs, trainjob
+from raregrade.cli.checkout import (
+    IMAGE_VARIABLE,
+    DataRepoOption,
+    DataRevisionOption,
+    EnvironmentOption,
+    ImageOption,
+    PipelineArgument,
+    chosen_image,
+    default_image,
+    pipelines_module,
+    read_environment,
+    task_image,
+)
+from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.results import print_results
 from raregrade.errors import UserError
 
-IMAGE_VARIABLE = "RAREGRADE_IMAGE"
 WORKPLACE = Path(".raregrade")
 
 app = typer.Typer(
@@ -34,10 +43,7 @@ app = typer.Typer(
 
 class Runner(StrEnum):
     SUBPROCESS = "subprocess"
-
-
-PipelineArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help="Such as compare_losses.")]
-ImageOption = Annotated[str | None, typer.Option("--image", metavar="REF", help="The image that the tasks run in.")]
+    DOCKER = "docker"
 
 
 @app.command("compile")
@@ -48,21 +54,25 @@ def compile_(
         Path | None, typer.Option("--out", help="The file to write; by default beside the pipeline.")
     ] = None,
     image: ImageOption = None,
+    env: EnvironmentOption = None,
 ) -> None:
-    """Write a pipeline as YAML that any Kubeflow Pipelines host takes."""
-    module = _pipelines("compile", image)
+    """Write a pipeline as YAML: one that any Kubeflow Pipelines host takes, or with --env one cluster's own."""
     if out is not None and name is None:
         raise UserError("--out is one file: name the pipeline as well.")
-    if out is None and _image() != _default_image():
+    environment = read_environment(env)
+    if environment is not None and out is None:
+        raise UserError("the file beside the pipeline belongs to no cluster: with --env, give the pipeline and --out.")
+    module = pipelines_module("compile", chosen_image(environment, image))
+    if out is None and task_image() != default_image():
         raise UserError(
-            f"the file beside the pipeline names the image {_default_image()}, not {_image()}. "
+            f"the file beside the pipeline names the image {default_image()}, not {task_image()}. "
             f"Give --out for one that names another, or unset {IMAGE_VARIABLE}."
         )
     for pipeline in module.NAMES if name is None else [name]:
         module.load_pipeline(pipeline)  # an unknown name is refused before anything is written
         target = out or module.committed_yaml(pipeline)
-        module.compile_pipeline(pipeline, target)
-        print(f"{target}: {pipeline}, image {_image()}")
+        module.compile_pipeline(pipeline, target, environment)
+        print(f"{target}: {pipeline}, image {task_image()}{'' if env is None else f', environment {env}'}")
 
 
 @app.command("run")
@@ -70,7 +80,12 @@ def run(
     *,
     name: PipelineArgument,
     runner: Annotated[
-        Runner, typer.Option("--runner", help="subprocess: each task in a process of its own on this machine.")
+        Runner,
+        typer.Option(
+            "--runner",
+            help="subprocess: each task in a process of its own. "
+            "docker: in a container of its own, through Docker or podman.",
+        ),
     ] = Runner.SUBPROCESS,
     root: Annotated[
         Path | None, typer.Option("--root", help="The folder for outputs; by default .raregrade/pipelines/PIPELINE.")
@@ -81,134 +96,45 @@ def run(
             "--store", help="A folder for the prepared images, shared between runs; else each run has its own."
         ),
     ] = None,
+    data_repo: DataRepoOption = None,
+    data_revision: DataRevisionOption = None,
+    image: ImageOption = None,
     params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
     """Run a pipeline here, without a cluster."""
-    del runner  # one so far
-    config = read_params(params, set_)
-    pipeline = _pipelines("compile").load_pipeline(name)
-    raw_data = _raw_data_here(config)
-    arguments = _pipelines("arguments").pipeline_arguments(
-        config, raw_data=str(raw_data), store="" if store is None else str(store.resolve())
+    if image is not None and runner is not Runner.DOCKER:
+        raise UserError("--image is what containers run in: add --runner docker.")
+    config = read_params(params, set_, preset)
+    pipeline = pipelines_module("compile", image).load_pipeline(name)
+    if data_repo is not None and store is None:
+        store = WORKPLACE / "store"
+    arguments = pipelines_module("arguments").arguments_of(
+        name,
+        config,
+        raw_data=str(_raw_data_here(config)) if data_repo is None else config.data.path,
+        data_repo=_repo_here(data_repo),
+        data_revision=data_revision,
+        store="" if store is None else str(store.resolve()),
     )
-    from raregrade.cli.printing import print_registration
-    from raregrade.evaluation.table import format_summary
-
     stdout = sys.stdout  # kfp.local replaces sys.stdout and print while it runs
 
     def report(line: str) -> None:
         stdout.write(f"{line}\n")
         stdout.flush()
 
-    result = _pipelines("local_run").run_in_subprocesses(
-        pipeline,
-        arguments,
-        root=root or WORKPLACE / "pipelines" / name,
-        group=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
-        checkpoints=WORKPLACE / "checkpoints",
-        report=report,
-    )
-    print(f"\n{format_summary(read_json(result.comparison / 'comparison.json', 'The run is incomplete.'))}")
-    print_registration(read_json(result.registration / "registered.json", "The run is incomplete."))
-    print(f"report: {_shown(result.comparison / 'comparison.html')}")
-    print(f"outputs and logs of all tasks: {_shown(result.folder)}")
-
-
-@app.command("submit")
-def submit(
-    *,
-    name: PipelineArgument,
-    host: Annotated[str, typer.Option("--host", metavar="URL", help="The Kubeflow Pipelines API.")],
-    namespace: Annotated[str | None, typer.Option("--namespace", help="Yours, where the host has many users.")] = None,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="A file that holds a service account's token.")
-    ] = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", help="Of Kubeflow; by default tracking.experiment.")
-    ] = None,
-    raw_data: Annotated[
-        str | None, typer.Option("--raw-data", help="Where the tasks find the raw images; by default data.path.")
-    ] = None,
-    data_revision: Annotated[
-        str | None,
-        typer.Option(
-            "--data-revision",
-            help="Names the content of the raw images; by default their DVC md5. Finished tasks are reused for it.",
-        ),
-    ] = None,
-    store: Annotated[
-        str, typer.Option("--store", help="Where the tasks keep the prepared images, such as a mounted volume.")
-    ] = "",
-    image: ImageOption = None,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse what earlier runs have finished.")] = True,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Return when the run has ended, with 1 where it failed.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything but the host, and send nothing.")
-    ] = False,
-    params: ParamsOption = PARAMS,
-    set_: SetOption = None,
-) -> None:
-    """Send a pipeline to a Kubeflow Pipelines host."""
-    config = read_params(params, set_)
-    compiling = _pipelines("compile", image)
-    compiling.load_pipeline(name)
-    sending = _pipelines("submit")
-    target = sending.Host(host, namespace, None if token_file is None else sending.read_token(token_file))
-    arguments = _pipelines("arguments").pipeline_arguments(
-        config, raw_data=raw_data or config.data.path, data_revision=data_revision, store=store
-    )
-    sending.check_offline(target, arguments)
-    if _image().startswith("localhost/"):
-        print(
-            f"note: the cluster's nodes must hold the image {_image()} already; --image names another.", file=sys.stderr
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / f"{name}.yaml"
-        compiling.compile_pipeline(name, package)
-        if dry_run:
-            print(f"would send {name} with {len(arguments['runs'])} trainings in image {_image()} to {host}")
-            return
-        submitted = sending.submit(
-            target,
-            package,
-            arguments,
-            run_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
-            experiment=experiment or config.tracking.experiment,
-            cache=cache,
-        )
-    print(submitted.page)
-    if wait:
-        sending.wait_for(target, submitted, report=lambda state: print(f"run {submitted.run_id}: {state}", flush=True))
-
-
-def _pipelines(module: str, image: str | None = None) -> ModuleType:
-    """The module ``pipelines.<module>`` of the enclosing checkout; ``image`` holds from the first import on.
-
-    Raises:
-        UserError: kfp is not installed, or no folder ``pipelines`` is found.
-    """
-    if importlib.util.find_spec("kfp") is None:
-        raise UserError("the pipelines need kfp, which is not installed: `pip install 'raregrade[pipelines]'`.")
-    root = _project_root(Path.cwd())
-    if image:
-        os.environ[IMAGE_VARIABLE] = image
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return importlib.import_module(f"pipelines.{module}")
-
-
-def _project_root(start: Path) -> Path:
-    """The nearest folder from ``start`` upwards that holds the pipelines."""
-    for folder in (start, *start.parents):
-        if (folder / "pipelines" / "compare_losses.py").is_file():
-            return folder
-    raise UserError(
-        f"no folder `pipelines` in {start} or above it. The pipelines are not part of the installed package: "
-        "run this in a checkout of raregrade, or in a copy of its folders `pipelines` and `components`."
-    )
+    where: dict[str, Any] = {
+        "root": root or WORKPLACE / "pipelines" / name,
+        "group": f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
+        "checkpoints": WORKPLACE / "checkpoints",
+        "report": report,
+    }
+    if runner is Runner.DOCKER:
+        result = pipelines_module("local_docker").run_in_containers(pipeline, arguments, image=task_image(), **where)
+    else:
+        result = pipelines_module("local_subprocess").run_in_subprocesses(pipeline, arguments, **where)
+    print_results(result.outputs, result.folder)
 
 
 def _raw_data_here(config: Any) -> Path:
@@ -219,14 +145,10 @@ def _raw_data_here(config: Any) -> Path:
     raise UserError(f"data.path: there is nothing at {path}. {advice}")
 
 
-def _image() -> str:
-    return str(importlib.import_module("components.image").IMAGE)
+def _repo_here(repo: str | None) -> str:
+    """A folder by its absolute path, since tasks may run elsewhere; a URL as it is."""
+    return str(Path(repo).resolve()) if repo and Path(repo).is_dir() else repo or ""
 
 
-def _default_image() -> str:
-    return str(importlib.import_module("components.image").DEFAULT_IMAGE)
-
-
-def _shown(path: Path) -> Path:
-    """``path`` as a person would write it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+for _name, _command in (cluster.COMMANDS | runs.COMMANDS | trainjob.COMMANDS).items():
+    app.command(_name)(_command)

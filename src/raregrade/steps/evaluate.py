@@ -26,12 +26,13 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
     Raises:
         ModelError: the model does not fit the dataset.
     """
-    dataset = PreparedDataset.open(data)
     from raregrade.evaluation.predictions import make_predictions
     from raregrade.evaluation.report import write_report
     from raregrade.models.folder import load_model, read_card, weights_sha256
 
     card = read_card(model)
+    # A model of cross-validation is judged on the fold that it was not trained on.
+    dataset = PreparedDataset.open(data, fold=card.get("fold"))
     _check_fit(card, dataset, model, data)
     identity = dataset_identity(dataset)
     loss, seed = card["loss"]["name"], card["seed"]

@@ -10,11 +10,16 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from raregrade.config import PrepareSection
 from raregrade.config.base import ConfigModel
+from raregrade.config.tuned import BEST_FILE, read_best
+from raregrade.steps.champion import Recipe
+from raregrade.steps.notify import Outcome
 from raregrade.tracking import Tracking
 
 # Set on a cluster from the pod's label, on one machine by the runner: the id of the pipeline run.
@@ -46,6 +51,14 @@ class ClassificationMetrics(Artifact, Protocol):
     def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None: ...
 
 
+class FinalStatus(Protocol):
+    """The part of ``kfp.dsl.PipelineTaskFinalStatus`` that is used here."""
+
+    state: str
+    pipeline_job_resource_name: str
+    error_message: str | None
+
+
 def to_wire(section: ConfigModel) -> dict[str, Any]:
     """A section as JSON values that pass through Kubeflow unchanged: no nulls, which kfp refuses.
 
@@ -75,10 +88,46 @@ def tracking(uri: str, experiment: str) -> Tracking:
     return Tracking(uri=uri, experiment=experiment, group=os.environ.get(GROUP_VARIABLE, ""))
 
 
+def optional_path(text: str) -> Path | None:
+    """A path that a pipeline may leave out, which Kubeflow passes as an empty string."""
+    return Path(text) if text else None
+
+
+def fold(run: dict[str, Any]) -> int | None:
+    """The fold of cross-validation that a training validates on; None with the fixed split."""
+    return int(run["fold"]) if "fold" in run else None
+
+
+def tuned_parameters(run: dict[str, Any], tuned: Artifact | None) -> Path | None:
+    """The file of tuned parameters for a training that asks for them; None for the others beside it."""
+    return Path(tuned.path) / BEST_FILE if tuned is not None and run.get("tuned") else None
+
+
+def outcome(pipeline: str, status: FinalStatus) -> Outcome:
+    """How the run of ``pipeline`` ended, from what Kubeflow hands an exit handler."""
+    run = os.environ.get(GROUP_VARIABLE) or status.pipeline_job_resource_name
+    return Outcome(pipeline, run, status.state.upper(), status.error_message or "")
+
+
 def checkpoints() -> Path | None:
     """Where a training task keeps its checkpoints; None where nothing outlives the task."""
     folder = os.environ.get(CHECKPOINTS_VARIABLE)
     return Path(folder) if folder else None
+
+
+def report_folders(reports: Sequence[Artifact], reference: Artifact | None) -> list[Path]:
+    """The folders of ``reports``, and that of ``reference`` unless it is empty."""
+    folders = [Path(report.path) for report in reports]
+    if reference is not None and (Path(reference.path) / "report.json").is_file():
+        folders.append(Path(reference.path))
+    return folders
+
+
+def describe_raw(raw: Artifact) -> tuple[str, str]:
+    """Put what names raw data into the artifact's metadata; returns where they lie and what names their content."""
+    fetched = _read_json(Path(raw.path) / "fetched.json")
+    raw.metadata.update(fetched)
+    return str(fetched["path"]), str(fetched["md5"] or fetched["revision"])
 
 
 def describe_dataset(dataset: Artifact, revision: str) -> None:
@@ -89,18 +138,67 @@ def describe_dataset(dataset: Artifact, revision: str) -> None:
 
 
 def describe_model(model: Artifact) -> None:
-    """Put loss, seed and the metric that selected the epoch into the artifact's metadata."""
+    """Put loss, seed, fold and the metric that selected the epoch into the artifact's metadata."""
     card = _read_json(Path(model.path) / "model.json")
-    keys = ("seed", "backbone", "selection", "dataset", "git_commit")
+    keys = ("seed", "fold", "backbone", "selection", "dataset", "git_commit")
     model.metadata.update(
         {"framework": "pytorch", "loss": card["loss"]["name"]}
         | {key: card[key] for key in keys if card.get(key) is not None}
     )
 
 
+def describe_recipe(recipe: Recipe, model: Artifact, comparison: str, previous: str) -> list[dict[str, Any]]:
+    """Hand over what a retraining starts from; returns one item a training, as ``train_model`` takes it.
+
+    Args:
+        recipe: what step ``champion`` returns.
+        model: the champion's model.
+        comparison: file that gets the section ``compare``.
+        previous: file that gets the champion's prepared dataset, or nothing.
+    """
+    loss = recipe.section.loss.name
+    model.metadata.update({"loss": loss} | ({"version": recipe.version} if recipe.version else {}))
+    Path(comparison).write_text(json.dumps(to_wire(recipe.compare)), encoding="utf-8")
+    Path(previous).write_text(str(recipe.previous or ""), encoding="utf-8")
+    section = to_wire(recipe.section)
+    return [{"loss": loss, "seed": seed, "section": section} for seed in recipe.seeds]
+
+
+def describe_worker(finished: dict[str, int], worker: dict[str, Any], metrics: Metrics) -> None:
+    """Hand over how many trials a worker of a study finished."""
+    metrics.metadata.update(_whole_numbers(worker))
+    _log_metrics(metrics, dict(finished))
+
+
+def describe_study(study: Artifact, workers: Sequence[Artifact], page: Artifact, metrics: Metrics) -> None:
+    """Hand over a study: the parameters to train with, the verdict, and the best trials as a page."""
+    best = read_best(Path(study.path) / BEST_FILE)
+    keys = ("loss", "kind", "params", "chosen", "better", "verdict", "objective")
+    study.metadata.update({key: best[key] for key in keys})
+    rows = "".join(
+        f"<tr><td>{entry['value']:.4f}</td><td>{escape(json.dumps(entry['values']))}</td></tr>" for entry in best["top"]
+    )
+    Path(page.path).write_text(
+        f"<!doctype html><html><body><h1>{escape(best['loss'])}</h1><p>{escape(best['verdict'])}</p>"
+        f"<table><tr><th>{escape(best['objective'])}</th><th>parameters</th></tr>{rows}</table></body></html>",
+        encoding="utf-8",
+    )
+    _log_metrics(metrics, {f"best_{best['objective']}": best["trial"]["value"]})
+    finished = [worker.metadata for worker in workers]
+    _log_metrics(
+        metrics, {f"worker_{int(entry['number'])}/trials": entry["trials"] for entry in finished if "trials" in entry}
+    )
+
+
 def describe_report(report: Artifact, page: Artifact, metrics: Metrics, confusion: ClassificationMetrics) -> None:
-    """Hand over a report: its page, its metrics, and the confusion matrix of the test split where there is one."""
+    """Hand over a report: its page, its metrics, and the confusion matrix of the test split where there is one.
+
+    An empty report, of a champion that does not exist, has none of them.
+    """
     folder = Path(report.path)
+    if not (folder / "report.json").is_file():
+        Path(page.path).write_text("<p>There is no champion yet.</p>", encoding="utf-8")
+        return
     about = _read_json(folder / "report.json")
     report.metadata.update({key: about[key] for key in ("loss", "seed") if about.get(key) is not None})
     shutil.copyfile(folder / "report.html", page.path)
@@ -113,7 +211,10 @@ def describe_report(report: Artifact, page: Artifact, metrics: Metrics, confusio
 
 def describe_comparison(comparison: Artifact, page: Artifact, metrics: Metrics) -> None:
     """Hand over a comparison: its page, the winner, and each loss's mean of the metric that chose it."""
-    folder = Path(comparison.path)
+    _hand_over_comparison(Path(comparison.path), comparison, page, metrics)
+
+
+def _hand_over_comparison(folder: Path, comparison: Artifact, page: Artifact, metrics: Metrics) -> None:
     result = _read_json(folder / "comparison.json")
     comparison.metadata.update({"winner": result["winner"], "baseline": result["baseline"]})
     shutil.copyfile(folder / "comparison.html", page.path)
@@ -124,11 +225,29 @@ def describe_comparison(comparison: Artifact, page: Artifact, metrics: Metrics) 
     )
 
 
+def describe_folds(comparison: Artifact, page: Artifact, metrics: Metrics) -> None:
+    """Hand over a comparison of cross-validation: as ``describe_comparison``, and mean and spread over folds."""
+    folder = Path(comparison.path)
+    _hand_over_comparison(folder / "comparison", comparison, page, metrics)
+    chosen_by = f"val_{_read_json(folder / 'comparison' / 'comparison.json')['selection_metric']}"
+    for loss, seeds in _read_json(folder / "folds.json").items():
+        for seed, found in seeds.items():
+            if chosen_by in found:
+                name = f"{loss}/{chosen_by}/seed_{seed}"
+                _log_metrics(metrics, {f"{name}/{key}": found[chosen_by][key] for key in ("mean", "sd")})
+
+
 def describe_registration(registration: Artifact) -> None:
     """Put the outcome of the gate into the artifact's metadata."""
     outcome = _read_json(Path(registration.path) / "registered.json")
     keys = ("registered", "name", "version", "reasons", "loss", "seed")
     registration.metadata.update({key: outcome[key] for key in keys if outcome.get(key) is not None})
+
+
+def describe_promotion(promotion: Artifact) -> None:
+    """Put what became of the champion into the artifact's metadata."""
+    result = _read_json(Path(promotion.path) / "promoted.json")
+    promotion.metadata.update({key: value for key, value in result.items() if value is not None})
 
 
 def _log_metrics(metrics: Metrics, values: dict[str, float | None]) -> None:

@@ -24,7 +24,8 @@ def prepare(
         section: what ``config.section(params, "prepare")`` returns.
         out: the prepared dataset; appears when it is complete.
         tracking: where the run is logged.
-        store: folder for the decoded images; by default they lie in ``out``.
+        store: folder for the decoded images, shared between runs; it remembers the dataset, so that a later run can
+            name it as ``previous``. By default the images lie in ``out``.
         previous: an earlier prepared dataset whose patients keep their split.
 
     Returns:
@@ -33,9 +34,12 @@ def prepare(
     Raises:
         DataError: anything wrong with the raw data, with file and row.
     """
+    from raregrade.data.known import remember
     from raregrade.data.prepare import prepare_dataset
 
     dataset = prepare_dataset(section.data, section.seed, out, store=store, previous=previous)
+    if store is not None:
+        remember(dataset, store)
     # The run begins when the data are there: their hash is what finds the parent run.
     tracking = tracking.for_dataset(dataset.content_hash)
     with start_step(tracking, "prepare", name="prepare", data=dataset_identity(dataset)) as run:

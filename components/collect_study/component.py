@@ -1,0 +1,36 @@
+"""``collect_study``: from a study to the parameters to train with, by the step ``collect_study``."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def collect_study(
+    *,
+    section: dict,
+    storage: dict,
+    dataset: dsl.Input[dsl.Dataset],
+    workers: dsl.Input[list[dsl.Metrics]],
+    study: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    tracking_uri: str = "none",
+    experiment: str = "raregrade",
+) -> None:
+    """Finish a study, confirm its best trial on fresh seeds, and say which parameters to train with."""
+    from pathlib import Path
+
+    from raregrade.config import StudyStorage, TuneSection
+    from raregrade.steps import kubeflow
+    from raregrade.steps.collect_study import collect_study
+
+    collect_study(
+        kubeflow.from_wire(TuneSection, section),
+        Path(dataset.path),
+        Path(study.path),
+        storage=kubeflow.from_wire(StudyStorage, storage),
+        tracking=kubeflow.tracking(tracking_uri, experiment),
+        checkpoints=kubeflow.checkpoints(),
+    )
+    kubeflow.describe_study(study, workers, page, metrics)

@@ -1,0 +1,1 @@
+"""The component ``evaluate_champion``."""

@@ -1,0 +1,1 @@
+"""The component ``train_distributed``."""

@@ -1,0 +1,75 @@
+"""The pipeline ``cross_validate``: train and evaluate each loss, seed and fold, and compare the losses over the folds.
+
+Every image of training and validation is judged once by a model that did not train on it, so small datasets give
+narrower intervals than one fixed split does. Nothing is registered: a fold's model has seen less than it could.
+"""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.compare_folds.component import compare_folds
+from pipelines.environments import Environment
+from pipelines.resources import place
+from pipelines.tasks import (
+    Log,
+    RawData,
+    compare_argument,
+    data_arguments,
+    dataset_of,
+    exit_task,
+    log_arguments,
+    sections,
+    trained_and_evaluated,
+)
+from raregrade.config import Params, section
+from raregrade.steps.kubeflow import to_wire
+
+
+def build(environment: Environment | None) -> Any:
+    """The pipeline for the tasks of ``environment``, or for no cluster in particular where that is None."""
+
+    @dsl.pipeline(
+        name="cross-validate", description="Train one backbone with each loss on each fold, and compare the losses."
+    )
+    def cross_validate(  # noqa: PLR0917 - kfp calls it by position
+        runs: list[dict],
+        prepare: dict,
+        evaluate: dict,
+        compare: dict,
+        raw_data: str,
+        data_repo: str = "",
+        data_revision: str = "",
+        store: str = "",
+        tracking_uri: str = "none",
+        experiment: str = "raregrade",
+    ) -> None:
+        """See ``arguments`` for what each argument holds."""
+        log = Log(tracking_uri, experiment)
+        with dsl.ExitHandler(exit_task("cross_validate", log, environment), name="pipeline"):
+            dataset = dataset_of(RawData(raw_data, data_repo, data_revision, store), prepare, log, environment)
+            with dsl.ParallelFor(items=runs, name="losses-seeds-and-folds") as run:
+                _, report = trained_and_evaluated(run, evaluate, dataset, log, environment)
+            compared = compare_folds(section=compare, reports=dsl.Collected(report), dataset=dataset, **log.arguments())
+            place(compared, "light", environment)
+
+    return cross_validate
+
+
+def arguments(
+    params: Params, *, raw_data: str, data_revision: str | None = None, store: str = "", data_repo: str = ""
+) -> dict[str, Any]:
+    """Every argument of ``cross_validate``: losses × seeds of ``compare``, on the folds of ``data.split.folds``."""
+    runs = [
+        {"loss": loss, "seed": seed, "fold": fold, "section": to_wire(section(params, "train", loss))}
+        for loss in params.compare.losses
+        for seed in params.compare.seeds
+        for fold in range(params.data.split.folds)
+    ]
+    return {
+        "runs": runs,
+        **sections(params, "prepare", "evaluate"),
+        "compare": compare_argument(params),
+        **data_arguments(raw_data, data_repo, data_revision, store),
+        **log_arguments(params),
+    }

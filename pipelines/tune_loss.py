@@ -1,0 +1,138 @@
+"""The pipeline ``tune_loss``: tune one loss with several workers, and compare what they find with what one has.
+
+The workers share a study by its storage alone: a database for workers on several nodes, a journal file in a folder
+that all of them see for workers on one. What they find stands against the loss as it is in the parameters and against
+the baseline, with the seeds of the comparison; the winner is registered if it passes the gate.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from kfp import dsl
+
+from components.collect_study.component import collect_study
+from components.compare_models.component import compare_models
+from components.register_model.component import register_model
+from components.tune_worker.component import tune_worker
+from pipelines.environments import Environment
+from pipelines.resources import place
+from pipelines.tasks import (
+    Log,
+    RawData,
+    compare_argument,
+    data_arguments,
+    dataset_of,
+    exit_task,
+    log_arguments,
+    sections,
+    trained_and_evaluated,
+)
+from raregrade.config import Params, section
+from raregrade.config.tuning import TUNED_SUFFIX
+from raregrade.errors import UserError
+from raregrade.steps.kubeflow import to_wire
+
+
+def build(environment: Environment | None) -> Any:
+    """The pipeline for the tasks of ``environment``, or for no cluster in particular where that is None."""
+
+    @dsl.pipeline(
+        name="tune-loss",
+        description="Tune a loss with workers that share a study, and compare what they find with what one has.",
+    )
+    def tune_loss(  # noqa: PLR0917 - kfp calls it by position
+        workers: list[dict],
+        tune: dict,
+        storage: dict,
+        runs: list[dict],
+        prepare: dict,
+        evaluate: dict,
+        compare: dict,
+        register: dict,
+        raw_data: str,
+        data_repo: str = "",
+        data_revision: str = "",
+        store: str = "",
+        tracking_uri: str = "none",
+        experiment: str = "raregrade",
+    ) -> None:
+        """See ``arguments`` for what each argument holds."""
+        log = Log(tracking_uri, experiment)
+        with dsl.ExitHandler(exit_task("tune_loss", log, environment), name="pipeline"):
+            dataset = dataset_of(RawData(raw_data, data_repo, data_revision, store), prepare, log, environment)
+            with dsl.ParallelFor(items=workers, name="workers") as worker:
+                worked = tune_worker(worker=worker, section=tune, storage=storage, dataset=dataset, **log.arguments())
+                # The study is in the storage, not in an output: from the cache would come a worker that does nothing.
+                worked.set_caching_options(False)
+                place(worked, "train", environment)
+            collected = collect_study(
+                section=tune,
+                storage=storage,
+                dataset=dataset,
+                workers=dsl.Collected(worked.outputs["metrics"]),
+                **log.arguments(),
+            )
+            collected.set_caching_options(False)
+            place(collected, "train", environment)
+            with dsl.ParallelFor(items=runs, name="losses-and-seeds") as run:
+                model, report = trained_and_evaluated(
+                    run, evaluate, dataset, log, environment, tuned=collected.outputs["study"]
+                )
+            compared = compare_models(section=compare, reports=dsl.Collected(report), **log.arguments())
+            place(compared, "light", environment)
+            registered = register_model(
+                section=register,
+                comparison=compared.outputs["comparison"],
+                models=dsl.Collected(model),
+                dataset=dataset,
+                **log.arguments(),
+            )
+            registered.set_caching_options(False)
+            place(registered, "evaluate", environment)
+
+    return tune_loss
+
+
+def arguments(
+    params: Params, *, raw_data: str, data_revision: str | None = None, store: str = "", data_repo: str = ""
+) -> dict[str, Any]:
+    """Every argument of ``tune_loss``, which tunes the one loss that ``tune.losses`` names with ``tune.workers``.
+
+    Raises:
+        UserError: no loss or more than one, or a storage whose address holds a password.
+    """
+    loss = _the_loss(params)
+    storage = params.tune.study_storage()
+    if urlsplit(storage.url).password:
+        raise UserError(
+            "tune.storage holds a password, and the arguments of a pipeline are there for all to read. Leave it out of "
+            "the address and give it to the tasks as the variable PGPASSWORD, on a cluster from a secret."
+        )
+    losses = list(dict.fromkeys([params.compare.baseline, loss]))
+    runs = [
+        {"loss": name, "seed": seed, "section": to_wire(section(params, "train", name))}
+        | ({"tuned": True} if tuned else {})
+        for name, tuned in [*((name, False) for name in losses), (loss, True)]
+        for seed in params.compare.seeds
+    ]
+    return {
+        "workers": [{"number": number} for number in range(params.tune.workers)],
+        "tune": to_wire(section(params, "tune", loss)),
+        "storage": to_wire(storage),
+        "runs": runs,
+        **sections(params, "prepare", "evaluate"),
+        "compare": compare_argument(params, [*losses, loss + TUNED_SUFFIX]),
+        **sections(params, "register"),
+        **data_arguments(raw_data, data_repo, data_revision, store),
+        **log_arguments(params),
+    }
+
+
+def _the_loss(params: Params) -> str:
+    if len(params.tune.losses) != 1:
+        named = ", ".join(params.tune.losses) or "none"
+        raise UserError(
+            f"tune_loss tunes one loss, tune.losses names {named}. Give one, such as "
+            f"--set 'tune.losses=[{params.compare.losses[-1]}]'; a run of the pipeline each for more."
+        )
+    return params.tune.losses[0]

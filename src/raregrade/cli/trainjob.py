@@ -1,0 +1,108 @@
+"""``raregrade pipeline trainjob``: one training over several nodes, as a file for kubectl."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from raregrade.cli.checkout import ImageOption, chosen_image, pipelines_module, read_environment
+from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.errors import UserError
+
+_NAME_LENGTH = 40  # the cluster appends to it, and a pod's name ends at 63
+
+
+def trainjob(
+    *,
+    env: Annotated[
+        str, typer.Option("--env", metavar="ENV", help="The cluster: configs/environments/ENV.yaml, or a file's path.")
+    ],
+    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
+    data: Annotated[str, typer.Option("--data", help="The prepared dataset, where the nodes find it.")],
+    out: Annotated[str, typer.Option("--out", help="The model folder to write, where all nodes find it.")],
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    fold: Annotated[
+        int | None, typer.Option("--fold", min=0, help="Validate on this fold of cross-validation.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="How many; by default distributed.nodes of the environment.")
+    ] = None,
+    image: ImageOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; by default it is printed.")
+    ] = None,
+    params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Write one training over several nodes as a TrainJob of Kubeflow Trainer, to apply with kubectl."""
+    environment = read_environment(env)
+    overrides = list(set_ or ())
+    if environment.tracking_uri is not None:
+        overrides.insert(0, f"tracking.uri={environment.tracking_uri}")
+    config = read_params(params, overrides, preset)
+    if loss not in config.losses:
+        raise UserError(f"loss {loss!r} is not defined under losses; defined: {', '.join(config.losses)}")
+    for option, folder in (("--data", data), ("--out", out)):
+        _check_shared(option, folder, [volume.path for volume in environment.volumes])
+    making = pipelines_module("trainjob")
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    name = _job_name(loss, seed, "\n".join((text, data, out, str(fold))))
+    arguments = ["train", "--data", data, "--loss", loss, "--seed", str(seed), "--out", out]
+    arguments += ["--params", making.PARAMS_FILE]
+    arguments += ["--fold", str(fold)] if fold is not None else []
+    arguments += ["--checkpoints", environment.checkpoints] if environment.checkpoints else []
+    job = making.train_job(
+        environment,
+        image=str(chosen_image(environment, image)),
+        nodes=nodes or environment.distributed.nodes,
+        name=name,
+        arguments=arguments,
+        config_map=name,
+    )
+    documents = [making.params_config_map(environment, name, text), job]
+    written = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if output is None:
+        sys.stdout.write(written)
+        return
+    from raregrade.atomic import write_text
+
+    write_text(output, written)
+    where = f"-n {environment.namespace} " if environment.namespace else ""
+    print(f"{output}: {name}, {nodes or environment.distributed.nodes} nodes. Next: `kubectl apply -f {output}`, then")
+    print(f"`kubectl {where}logs -f -l jobset.sigs.k8s.io/jobset-name={name} --prefix`")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as one, so that params.yaml can be read within the ConfigMap."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _check_shared(option: str, folder: str, volumes: list[str]) -> None:
+    if not any(Path(folder).is_relative_to(path) for path in volumes):
+        raise UserError(
+            f"{option} {folder} is on none of the environment's volumes ({', '.join(volumes) or 'there are none'}), "
+            "so the nodes would not share it"
+        )
+
+
+def _job_name(loss: str, seed: int, content: str) -> str:
+    """Letters, digits and dashes; the same for the same training, so that applying it twice starts it once."""
+    base = re.sub(r"[^a-z0-9]+", "-", f"train-{loss}-{seed}".lower())[: _NAME_LENGTH - 9].strip("-")
+    return f"{base}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"trainjob": trainjob}

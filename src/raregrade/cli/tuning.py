@@ -1,0 +1,97 @@
+"""Commands around tuning: tune, dashboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raregrade.cli.options import PARAMS, DataOption, ParamsOption, PresetOption, SetOption, read_params, tracking_of
+from raregrade.errors import UserError
+
+if TYPE_CHECKING:
+    from raregrade.config import Params, StudyStorage
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="RAREGRADE_TUNE_STORAGE",
+        help="Where studies are kept: a file, or postgresql://USER@HOST/DATABASE; by default `tune.storage`.",
+    ),
+]
+
+
+def tune(
+    *,
+    data: DataOption,
+    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to write; not with --worker.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Trials at a time on this machine; by default `tune.workers`."),
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Work on the study beside others, and write nothing.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw the study away and start anew.")] = False,
+    storage: StorageOption = None,
+    checkpoints: Annotated[
+        str, typer.Option("--checkpoints", envvar="RAREGRADE_CHECKPOINTS", help="Where interrupted trials are kept.")
+    ] = ".raregrade/checkpoints",
+    params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Tune one loss, beside a baseline that gets as many trials.
+
+    What is found is confirmed with fresh seeds before it is called better. The same command goes on with its study.
+    """
+    config = read_params(params, set_, preset)
+    from raregrade.config import section
+
+    part = section(config, "tune", loss)
+    common: dict[str, Any] = {
+        "storage": _storage(config, storage),
+        "tracking": tracking_of(config),
+        "checkpoints": checkpoints if "://" in checkpoints else Path(checkpoints),
+    }
+    from raregrade.steps.tune import tune as step
+    from raregrade.steps.tune import tune_worker
+
+    if worker:
+        if out is not None or fresh or workers is not None:
+            raise UserError("tune --worker works beside others: leave --out, --fresh and --workers to another command.")
+        print(f"{tune_worker(part, data, **common)['trials']} trials finished by this worker")
+        return
+    if out is None:
+        raise UserError("tune: give --out, the folder to write.")
+    found = step(part, data, out, workers=workers or config.tune.workers, fresh=fresh, **common)
+    print(found["verdict"])
+    print(f"{out / 'best.yaml'}: train with `raregrade train --loss {loss} --loss-params {out / 'best.yaml'} …`")
+
+
+def dashboard(
+    *,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    storage: StorageOption = None,
+    params: ParamsOption = PARAMS,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Open the studies in optuna-dashboard."""
+    config = read_params(params, set_, preset)
+    from raregrade.tuning.dashboard import serve
+
+    serve(_storage(config, storage), host=host, port=port)
+
+
+def _storage(config: Params, url: str | None) -> StudyStorage:
+    """The storage of the parameters, or the one that the command line names."""
+    found = config.tune.study_storage()
+    return found if url is None else found.model_copy(update={"url": url})
+
+
+COMMANDS = {"tune": tune, "dashboard": dashboard}
