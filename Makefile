@@ -2,11 +2,18 @@
 # All paths are relative, so that the folder may be called anything, spaces included.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-slow lint format types lock clean
+.PHONY: help install demo ui image test test-slow lint format types lock lock-image clean
 
 INSTALLED := .venv/.installed
 UI_PORT ?= 5000
 PYTEST_FLAGS ?=
+# Most of a test is a process that starts: a process a core, but few enough for the memory. The tests of a file stay together.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
+# For `make image`: podman or docker; the repository and tag for a cluster; where to take torch from (infra/docker/README.md).
+ENGINE ?=
+IMAGE ?=
+IMAGE_TAG ?=
+TORCH_INDEX ?=
 
 # dvc and the stages that it starts find the tools of the environment by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -40,11 +47,14 @@ ui: $(INSTALLED) ## Open the runs in MLflow's UI, on port UI_PORT (5000).
 	   MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$uri" --port $(UI_PORT) --workers 1 ;; \
 	esac
 
+image: ## Build the container image with podman or Docker (ENGINE=, IMAGE=, IMAGE_TAG=, TORCH_INDEX=).
+	@python3 infra/docker/build.py --engine "$(ENGINE)" --name "$(IMAGE)" --tag "$(IMAGE_TAG)" --torch-index "$(TORCH_INDEX)"
+
 test: $(INSTALLED) ## Run the fast tests.
-	@pytest -m "not slow" $(PYTEST_FLAGS)
+	@pytest -m "not slow" $(WORKERS) $(PYTEST_FLAGS)
 
 test-slow: $(INSTALLED) ## Run the slow tests.
-	@pytest -m slow $(PYTEST_FLAGS)
+	@pytest -m slow $(WORKERS) $(PYTEST_FLAGS)
 
 lint: $(INSTALLED) ## Check style, format and the direction of imports.
 	@ruff check .
@@ -58,11 +68,22 @@ format: $(INSTALLED) ## Format the code and mend what can be mended.
 types: $(INSTALLED) ## Check the types.
 	@mypy
 
+LOCKED := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
 lock: $(INSTALLED) ## Resolve the pinned packages anew, within pyproject.toml.
-	@uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
-	@.venv/bin/uv --version | sed 's/^uv \([0-9.]*\).*/uv==\1/' | uv pip compile - --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --output-file requirements-uv.lock
+	@uv pip compile pyproject.toml --all-extras --group dev $(LOCKED) --output-file requirements.lock >/dev/null
+	@.venv/bin/uv --version | sed 's/^uv \([0-9.]*\).*/uv==\1/' | \
+		uv pip compile - $(LOCKED) --output-file requirements-uv.lock >/dev/null
+	@$(MAKE) --no-print-directory lock-image
+
+# kfp alone, without what it asks for: all that runs of it in a container is its executor, which needs nothing else.
+lock-image: $(INSTALLED) ## Write the locks of the container image, in the versions of requirements.lock.
+	@uv pip compile pyproject.toml --extra tracking --extra data --extra tuning --extra losses $(LOCKED) \
+		--constraints requirements.lock --output-file requirements-image.lock >/dev/null
+	@grep -oE '^kfp==[^ ;\\]+' requirements.lock | \
+		uv pip compile - --no-deps $(LOCKED) --constraints requirements.lock >> requirements-image.lock
+	@echo hatchling | \
+		uv pip compile - $(LOCKED) --constraints requirements.lock --output-file requirements-build.lock >/dev/null
 
 clean: ## Remove caches and build leftovers; never data, models or runs.
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -5,10 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# For what tests share: tests.servers, tests.disks.
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 # Before torch is imported: tests run beside each other, and one thread each gives the same numbers everywhere.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from raregrade.atomic import atomic_file, atomic_folder, write_text
+from raregrade.atomic import WriteError, atomic_file, atomic_folder, check_writable, write_text
+from tests.disks import small_disk
 
 
 class _StoppedError(Exception):
@@ -97,3 +98,62 @@ def test_a_killed_process_leaves_no_folder_of_the_final_name(tmp_path: Path) -> 
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert not out.exists()
+
+
+# As an ordinary user's quota or `ulimit -f` does it: a write that goes beyond 100 kB fails.
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+from raregrade.atomic import WriteError, atomic_file, atomic_folder
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def plain(path):
+    path.write_bytes(bytes(1_000_000))
+def weights(path):
+    import torch; from safetensors.torch import save_file
+    save_file({"w": torch.zeros(250_000)}, path)
+out = Path(sys.argv[1]) / "model"
+try:
+    with atomic_folder(out) as folder, atomic_file(folder / "weights") as temporary:
+        globals()[sys.argv[2]](temporary)
+except WriteError as err:
+    print(err)
+    sys.exit(err.exit_code)
+"""
+
+
+@pytest.mark.parametrize("writer", ["plain", pytest.param("weights", marks=pytest.mark.slow)])
+def test_a_file_that_grows_beyond_what_is_allowed_is_one_message_and_leaves_nothing(
+    tmp_path: Path, writer: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(tmp_path), writer], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.startswith(f"cannot write {tmp_path / 'model'}: File too large (")
+    assert "MB free" in done.stdout or "GB free" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_keeps_the_old_file_and_says_how_much_room_there_is(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
+        write_text(disk / "a.txt", "old")
+        with pytest.raises(WriteError, match=r"a\.txt: No space left on device \(0\.0 MB free, 1\.0 MB into it\)"):
+            write_text(disk / "a.txt", "x" * 2_000_000)
+        assert (disk / "a.txt").read_text() == "old"
+        assert [path.name for path in disk.iterdir()] == ["a.txt"]
+
+
+def test_what_cannot_be_written_later_is_found_out_now(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "model")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="Not a directory"):
+        check_writable(tmp_path / "file" / "model")
+    with pytest.raises(WriteError, match=r"it needs 10000000\.00 GB, and .* are free"):
+        check_writable(tmp_path / "model", need=10**16)
+
+
+@pytest.mark.parametrize(("options", "said"), [("ro", "Read-only file system"), ("size=4k", "No space left on device")])
+def test_a_disk_that_takes_nothing_is_found_out_now(tmp_path: Path, options: str, said: str) -> None:
+    with small_disk(tmp_path / "disk", options) as disk, pytest.raises(WriteError, match=said):
+        check_writable(disk / "models" / "1")

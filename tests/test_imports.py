@@ -28,7 +28,7 @@ IMPORT_STEPS = (
     REFUSE
     + """
 import raregrade.steps.phantom, raregrade.steps.prepare, raregrade.steps.train, raregrade.steps.evaluate
-import raregrade.steps.compare
+import raregrade.steps.compare, raregrade.steps.tune
 """
 )
 

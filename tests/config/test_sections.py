@@ -14,7 +14,7 @@ import pytest
 from raregrade.config import Params, params_from_dict, section, section_keys
 from raregrade.errors import ConfigError
 
-STEPS = ("phantom", "prepare", "train", "evaluate", "compare", "register")
+STEPS = ("phantom", "prepare", "train", "tune", "train_tuned", "evaluate", "compare", "register")
 LOSS = "cdw_ce"
 
 # Another valid value for keys where adding to the number or flipping the boolean gives none.
@@ -30,13 +30,21 @@ OTHER: dict[str, Any] = {
     "train.stem": "small",
     "train.optimizer": "sgd",
     "train.schedule": "constant",
+    "train.freeze": ["layer1"],
+    "train.early_stopping": 5,
     "train.gradient_clip": 1.0,
+    "train.ema": 0.999,
     "train.sampler": "class_balanced",
     "train.selection_metric": "accuracy",
     "train.precision": "float32",
     "compare.losses": ["plain", "ce"],
     "compare.seeds": [3],
     "compare.baseline": "plain",
+    "tune.objective": "accuracy",
+    "tune.over": "folds",
+    "tune.pruner": "none",
+    "tune.losses": ["ce"],
+    "tune.warm_start": ["earlier.yaml"],
     "losses.plain.kind": "weighted_ce",
     "gate": [{"metric": "val_f1_mild", "threshold": 0.1}],
 }
@@ -88,6 +96,7 @@ def test_a_change_alters_the_sections_of_the_steps_that_name_the_key_and_no_othe
     valid["losses"]["plain"] = {"kind": "ce"}
     valid["compare"]["losses"] = ["ce", "plain"]
     valid["gate"] = [{"metric": "val_f1_none", "threshold": 0.1}]
+    valid["tune"] = {"space": {"train": {"lr": 0.01}}}
     before = params_from_dict(valid)
     raw = before.to_dict()
     keys = section_keys(step, LOSS)

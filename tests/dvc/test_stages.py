@@ -10,13 +10,16 @@ import yaml
 from raregrade.config import section_keys
 
 ROOT = Path(__file__).resolve().parents[2]
+# Stages that run the step of another name, on what tuning chose.
+STEP_OF = {"train_tuned": "train", "evaluate_tuned": "evaluate"}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_parameters_that_its_step_reads(stage: str) -> None:
     placeholder = "${item.loss}"
-    expected = section_keys(stage, placeholder) if "matrix" in STAGES[stage] else section_keys(stage)
+    step = STEP_OF.get(stage, stage)
+    expected = section_keys(step, placeholder) if "matrix" in STAGES[stage] else section_keys(step)
     assert sorted(STAGES[stage]["params"]) == sorted(expected)
 
 
@@ -29,7 +32,19 @@ def test_the_modules_that_a_stage_depends_on_exist(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_calls_the_command_of_its_name(stage: str) -> None:
-    assert re.match(rf"raregrade {stage} ", STAGES[stage]["cmd"])
+    assert re.match(rf"raregrade {STEP_OF.get(stage, stage)} ", STAGES[stage]["cmd"])
+
+
+SHIPPED = ["params.yaml", "configs/phantom/imbalanced.yaml", "configs/phantom/hierarchical.yaml"]
+
+
+@pytest.mark.parametrize("params", SHIPPED)
+def test_parameters_to_be_used_with_dvc_hold_every_key_that_the_tuning_stage_names(params: str) -> None:
+    given = yaml.safe_load((ROOT / params).read_text(encoding="utf-8"))["tune"]
+    named = [key.removeprefix("tune.") for key in STAGES["tune"]["params"] if key.startswith("tune.")]
+    assert named
+    assert [key for key in named if key not in given] == []
+    assert "losses" in given
 
 
 def test_a_stage_with_side_effects_is_not_restored_from_a_cache() -> None:
@@ -50,7 +65,8 @@ NEUTRAL = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_every_module_that_can_change_its_outputs(stage: str, graph: grimp.ImportGraph) -> None:
     covered = {dep.removeprefix("src/").removesuffix(".py").replace("/", ".") for dep in STAGES[stage]["deps"]}
-    needed = graph.find_upstream_modules(f"raregrade.steps.{stage}") | {f"raregrade.steps.{stage}"}
+    step = f"raregrade.steps.{STEP_OF.get(stage, stage)}"
+    needed = graph.find_upstream_modules(step) | {step}
     missing = [
         module
         for module in sorted(needed)

@@ -108,7 +108,7 @@ def test_checkpoints_are_kept_only_where_a_folder_outlives_the_task(monkeypatch,
     monkeypatch.delenv("RAREGRADE_CHECKPOINTS", raising=False)
     assert kubeflow.checkpoints() is None
     monkeypatch.setenv("RAREGRADE_CHECKPOINTS", str(tmp_path))
-    assert kubeflow.checkpoints() == tmp_path
+    assert kubeflow.checkpoints() == str(tmp_path)
 
 
 @pytest.fixture

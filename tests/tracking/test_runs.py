@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,14 @@ def _children(tracking: Tracking) -> list[Any]:
 def _parent(tracking: Tracking) -> Any:
     (parent,) = [run for run in _runs(tracking) if run.data.tags["raregrade.step"] == "pipeline"]
     return parent
+
+
+def _wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """What a run logs is sent by a thread of its own."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_without_tracking_nothing_is_logged_and_mlflow_is_never_imported(tmp_path: Path) -> None:
@@ -171,18 +182,35 @@ def test_a_pipeline_is_described_once_however_often_a_step_runs(tracking: Tracki
     assert parent.data.metrics == {"val_qwk": 0.7}
 
 
-def test_a_store_that_goes_away_costs_the_log_and_not_the_work(
+def test_a_store_that_goes_away_costs_neither_the_work_nor_the_log(
     tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = tmp_path / "store" / "mlflow.db"
-    with caplog.at_level(logging.WARNING, "raregrade"), start_step(tracking, "train", name="train") as run:
-        run.log_metrics({"m": 1.0}, step=0)
-        database.write_bytes(b"not a database any more" * 1000)
-        run.log_metrics({"m": 2.0}, step=1)
-        run.log_metrics({"m": 3.0}, step=2)
-    warnings = [r for r in caplog.records if r.name.startswith("raregrade")]
-    assert len(warnings) == 1
-    assert "incomplete" in warnings[0].getMessage()
+    (tmp_path / "note.txt").write_text("as it was logged")
+    with caplog.at_level(logging.WARNING, "raregrade"):
+        with start_step(tracking, "train", name="train ce seed 1") as run:
+            run.log_metrics({"m": 1.0}, step=0)
+            _wait_for(lambda: open_client(tracking.uri).get_metric_history(run.run_id, "m"))
+            aside = shutil.copy(database, tmp_path / "aside.db")
+            database.write_bytes(b"not a database any more" * 1000)
+            run.log_metrics({"m": 2.0}, step=1)
+            run.log_artifacts(tmp_path / "note.txt")
+            run.log_metrics({"m": 3.0}, step=2)
+        warnings = [r.getMessage() for r in caplog.records if r.name.startswith("raregrade")]
+    assert ["the log is kept" in warnings[0], "raregrade sync" in warnings[1]] == [True, True]
+    assert len(warnings) == 2
+    database.write_bytes(Path(aside).read_bytes())
+    (tmp_path / "note.txt").write_text("changed afterwards")
+
+    with start_step(tracking, "evaluate", name="evaluate"):
+        pass
+
+    trained = next(child for child in _children(tracking) if child.info.run_id == run.run_id)
+    assert trained.info.status == "FINISHED"
+    client = open_client(tracking.uri)
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "m")] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+    assert Path(client.download_artifacts(run.run_id, "note.txt")).read_text() == "as it was logged"
+    assert not (Path.cwd() / ".raregrade").exists()
 
 
 def test_a_missing_artifact_is_a_mistake_of_the_caller(tracking: Tracking, tmp_path: Path) -> None:

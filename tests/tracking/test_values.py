@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raregrade.tracking import DatasetIdentity
-from raregrade.tracking.values import dataset_input, flatten_params, metric_entities, safe_name, safe_names, tag_values
+from raregrade.tracking.values import dataset_input, flatten_params, metric_values, safe_name, safe_names, tag_values
 
 
 @given(st.text(min_size=1, max_size=300))
@@ -37,8 +37,8 @@ def test_names_that_would_collide_get_a_number() -> None:
 
 
 def test_metrics_that_are_not_finite_are_left_out() -> None:
-    logged = metric_entities({"a": 1.0, "b": float("nan"), "c": float("inf"), "d": 0}, step=3)
-    assert [(m.key, m.value, m.step) for m in logged] == [("a", 1.0, 3), ("d", 0.0, 3)]
+    logged = metric_values({"a": 1.0, "b": float("nan"), "c": float("inf"), "d": 0}, step=3)
+    assert [(name, value, step) for name, value, _, step in logged] == [("a", 1.0, 3), ("d", 0.0, 3)]
 
 
 def test_nested_parameters_become_dotted_names() -> None:

@@ -6,7 +6,8 @@ import torch
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import ConfigError, InterruptedRunError, ModelError
 from raregrade.training.checkpoint import Checkpoint
-from raregrade.training.loop import TrainingDivergedError, fit
+from raregrade.training.loop import fit
+from raregrade.training.result import TrainingDivergedError
 
 
 def equal_weights(a: dict, b: dict) -> bool:

@@ -4,7 +4,7 @@
 the part that it may read, and nothing else. Needs neither torch nor mlflow.
 """
 
-from raregrade.config.load import load_params, params_from_dict
+from raregrade.config.load import dump_params, load_params, merged_params, params_from_dict
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.model import (
     METRIC_TASKS,
@@ -28,9 +28,11 @@ from raregrade.config.sections import (
     PrepareSection,
     RegisterSection,
     TrainSection,
+    TuneSection,
     section,
     section_keys,
 )
+from raregrade.config.tuning import StudyConfig, StudyStorage, TuneConfig
 
 __all__ = [
     "LOSS_PARAMS",
@@ -51,10 +53,16 @@ __all__ = [
     "RegisterConfig",
     "RegisterSection",
     "SplitConfig",
+    "StudyConfig",
+    "StudyStorage",
     "TrackingConfig",
     "TrainConfig",
     "TrainSection",
+    "TuneConfig",
+    "TuneSection",
+    "dump_params",
     "load_params",
+    "merged_params",
     "params_from_dict",
     "section",
     "section_keys",

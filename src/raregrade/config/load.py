@@ -1,4 +1,7 @@
-"""Reading params.yaml and ``--set`` overrides, and saying what is wrong with them.
+"""Reading params.yaml, presets and ``--set`` overrides, and saying what is wrong with them.
+
+A preset is a parameters file that need not be complete: its keys replace those of params.yaml, and ``--set`` replaces
+both. Losses are replaced whole, since a paper's settings mixed with others are no longer the paper's.
 
 YAML is read as YAML 1.2 has it (``1e-3`` is a number, ``no`` is a word), as DVC reads the same file.
 """
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,13 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that ``_Loader`` would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
 # How pydantic names the alternatives of a union within the location of an error.
 _TYPE_BRANCH = re.compile(r"(?:str|int|float|bool|constrained-\w+|(?:list|dict|tuple|literal|function)[-\[].*)")
 
@@ -62,33 +72,62 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-def load_params(path: str | Path = "params.yaml", overrides: Sequence[str] = ()) -> Params:
-    """Read, override and validate ``path``.
+def load_params(
+    path: str | Path = "params.yaml", overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()
+) -> Params:
+    """Read ``path``, lay ``presets`` and then ``overrides`` over it, and validate.
 
     Args:
         path: a YAML file.
         overrides: ``key=value`` each, the key dotted (``train.epochs=3``), the value read as YAML.
+        presets: YAML files of the same form with some of the keys; a later one goes before an earlier one.
 
     Raises:
-        ConfigError: no such file, not YAML, or a wrong key, type, value or combination; names each.
+        ConfigError: no such file, not YAML, or a wrong key, type, value or combination; names each, and the preset
+            that it stands in.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(
-            f"cannot read {path}: {err}. Give the parameters file with --params, or run from the folder that holds it."
-        ) from err
-    raw = _parse_yaml(text, str(path))
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top, got {type(raw).__name__}")
+    layers = {str(preset): _read_mapping(Path(preset)) for preset in presets}
+
+    def origin(key: str) -> str:
+        if any(key == given or key.startswith(f"{given}.") for given in (o.partition("=")[0] for o in overrides)):
+            return " (given by --set)"
+        name = next((name for name, layer in reversed(layers.items()) if _holds(layer, key)), None)
+        return f" (set in {name})" if name else ""
+
+    where = " with ".join([str(path), *layers])
+    return params_from_dict(merged_params(path, overrides, presets), where=where, origin=origin if layers else None)
+
+
+def merged_params(
+    path: str | Path = "params.yaml", overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()
+) -> dict[str, Any]:
+    """The keys and values that ``load_params`` validates, as the files have them, without defaults.
+
+    Raises:
+        ConfigError: no such file, not YAML, or an override that is no key and value.
+    """
+    raw = _read_mapping(Path(path))
+    for preset in presets:
+        _lay_over(raw, _read_mapping(Path(preset)))
     for override in overrides:
         _apply_override(raw, override)
-    return params_from_dict(raw, where=str(path))
+    return raw
 
 
-def params_from_dict(raw: dict[str, Any], where: str = "params") -> Params:
-    """Validate a nested dictionary of the form of params.yaml; ``where`` names it in errors."""
+def dump_params(raw: dict[str, Any]) -> str:
+    """``raw`` as the text of a parameters file, which reads back to the same values."""
+    text: str = yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return text
+
+
+def params_from_dict(raw: dict[str, Any], where: str = "params", origin: Callable[[str], str] | None = None) -> Params:
+    """Validate a nested dictionary of the form of params.yaml.
+
+    ``where`` names it in errors; ``origin`` says where a dotted key is from, in words to end a line with.
+
+    Raises:
+        ConfigError: a wrong key, type, value or combination; names each.
+    """
     problems: list[str] = []
     losses: dict[str, LossChoice] = {}
     raw_losses = raw.get("losses")
@@ -106,8 +145,50 @@ def params_from_dict(raw: dict[str, Any], where: str = "params") -> Params:
     except ValidationError as err:
         problems += _describe_all([e for e in err.errors() if e["loc"][:1] not in known_wrong], "", Params)
     if problems:
+        if origin is not None:
+            problems = [problem + origin(_key_of(problem)) for problem in problems]
         raise ConfigError("\n".join([f"{where} is wrong:", *(f"  {p}" for p in problems)]))
     return params
+
+
+def _key_of(problem: str) -> str:
+    """The dotted key that a line about a problem begins with."""
+    match = re.match(r"[^\s:=]+", problem)
+    return match.group() if match else ""
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(
+            f"cannot read {path}: {err}. Give the parameters file with --params and what goes over it with --preset, "
+            "or run from the folder that holds params.yaml."
+        ) from err
+    raw = _parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, got {type(raw).__name__}")
+    return raw
+
+
+def _lay_over(raw: dict[str, Any], layer: dict[str, Any], *, merge_below: bool = True) -> None:
+    """Replace in ``raw`` what ``layer`` holds. Sections merge key by key, and each loss is one value."""
+    for key, value in layer.items():
+        if merge_below and isinstance(value, dict) and isinstance(raw.get(key), dict):
+            _lay_over(raw[key], value, merge_below=key != "losses")
+        else:
+            raw[key] = value
+
+
+def _holds(layer: Any, key: str) -> bool:
+    """Whether ``layer`` sets ``key``, or a value of which ``key`` is a part."""
+    for part in key.split("."):
+        if not isinstance(layer, dict):
+            return True
+        if part not in layer:
+            return False
+        layer = layer[part]
+    return True
 
 
 def _parse_yaml(text: str, where: str) -> Any:

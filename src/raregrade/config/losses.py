@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from raregrade.config.base import ConfigModel
+from raregrade.config.space import Choice, FloatRange, Scalar, Space
 from raregrade.labels import Task
 
 SINGLE_LABEL: tuple[Task, ...] = ("multiclass", "ordinal")
@@ -19,9 +20,21 @@ MULTILABEL: tuple[Task, ...] = ("multilabel",)
 
 
 class LossParams(ConfigModel):
-    """Base of the parameters of a loss. ``tasks`` says which labels the loss fits."""
+    """Base of the parameters of a loss.
+
+    Attributes:
+        tasks: the labels that the loss fits.
+        SEARCH: what ``raregrade tune`` varies, by parameter; params.yaml can narrow, fix or widen it.
+        PAPER: settings of the publication and its authors' code, which a search tries first.
+    """
 
     tasks: ClassVar[tuple[Task, ...]]
+    SEARCH: ClassVar[dict[str, Space]] = {}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ()
+
+    def search(self) -> dict[str, Space]:
+        """The part of ``SEARCH`` that changes anything under these settings."""
+        return dict(self.SEARCH)
 
 
 class CrossEntropyParams(LossParams):
@@ -35,6 +48,7 @@ class WeightedCrossEntropyParams(LossParams):
 
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
     weighting: Literal["inverse", "complement"] = "inverse"
+    SEARCH: ClassVar[dict[str, Space]] = {"weighting": Choice(choices=("inverse", "complement"))}
 
 
 class EffectiveNumberParams(LossParams):
@@ -42,6 +56,8 @@ class EffectiveNumberParams(LossParams):
 
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
     beta: float = Field(0.9999, ge=0, lt=1)
+    SEARCH: ClassVar[dict[str, Space]] = {"beta": Choice(choices=(0.9, 0.99, 0.999, 0.9999))}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"beta": 0.9999}, {"beta": 0.999})
 
 
 class BalancedSoftmaxParams(LossParams):
@@ -49,6 +65,8 @@ class BalancedSoftmaxParams(LossParams):
 
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
     tau: float = Field(1.0, ge=0, le=10)
+    SEARCH: ClassVar[dict[str, Space]] = {"tau": FloatRange(low=0.25, high=2.0)}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"tau": 1.0},)
 
 
 class FocalParams(LossParams):
@@ -57,6 +75,11 @@ class FocalParams(LossParams):
     tasks: ClassVar[tuple[Task, ...]] = SINGLE_LABEL
     gamma: float = Field(1.5, ge=0, le=20)
     weighting: Literal["none", "inverse"] = "none"
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "gamma": FloatRange(low=0.5, high=5.0),
+        "weighting": Choice(choices=("none", "inverse")),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma": 2.0, "weighting": "none"},)
 
 
 class LDAMParams(LossParams):
@@ -66,6 +89,11 @@ class LDAMParams(LossParams):
     max_margin: float = Field(0.5, ge=0, le=10)
     scale: float = Field(30.0, gt=0, le=1000)
     head: Literal["cosine", "linear"] = "cosine"
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "max_margin": FloatRange(low=0.1, high=0.8),
+        "scale": FloatRange(low=1.0, high=30.0, log=True),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"max_margin": 0.5, "scale": 30.0},)
 
 
 class DRWParams(LDAMParams):
@@ -73,6 +101,12 @@ class DRWParams(LDAMParams):
 
     beta: float = Field(0.9999, ge=0, lt=1)
     start: float = Field(0.8, ge=0, le=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        **LDAMParams.SEARCH,
+        "beta": Choice(choices=(0.9, 0.99, 0.999, 0.9999)),
+        "start": FloatRange(low=0.5, high=0.9),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"max_margin": 0.5, "scale": 30.0, "beta": 0.9999, "start": 0.8},)
 
 
 class LMFParams(LDAMParams):
@@ -82,6 +116,17 @@ class LMFParams(LDAMParams):
     beta: float = Field(1.0, ge=0, le=1000)
     gamma: float = Field(1.5, ge=0, le=20)
     weighting: Literal["none", "margin"] = "none"
+    SEARCH: ClassVar[dict[str, Space]] = {
+        **LDAMParams.SEARCH,
+        "alpha": FloatRange(low=0.1, high=2.0, log=True),
+        "beta": FloatRange(low=0.1, high=2.0, log=True),
+        "gamma": FloatRange(low=0.5, high=3.0),
+    }
+    # The authors' example configuration, and the defaults of their class.
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = (
+        {"alpha": 1.5, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
+        {"alpha": 1.0, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
+    )
 
 
 class CDWCEParams(LossParams):
@@ -91,6 +136,9 @@ class CDWCEParams(LossParams):
     power: float = Field(5.0, gt=0, le=20)
     margin: float = Field(0.0, ge=0, lt=1)
     margin_form: Literal["dead_zone", "tighten"] = "dead_zone"
+    # The margin is searched where params.yaml names it: the published formula has two readings.
+    SEARCH: ClassVar[dict[str, Space]] = {"power": FloatRange(low=0.5, high=10.0)}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"power": 5.0}, {"power": 6.0}, {"power": 7.0})
 
 
 class CoralParams(LossParams):
@@ -118,6 +166,15 @@ class DlordinalParams(LossParams):
     )
     eta: float = Field(1.0, ge=0, le=1)
     alpha: float = Field(1.0, gt=0, le=100)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "eta": FloatRange(low=0.1, high=1.0),
+        "alpha": FloatRange(low=0.1, high=10.0, log=True),
+    }
+
+    def search(self) -> dict[str, Space]:
+        if self.loss in ("slace", "sord"):
+            return {"alpha": self.SEARCH["alpha"]}
+        return {} if self.loss in ("emd", "mce", "wk") else {"eta": self.SEARCH["eta"]}
 
 
 class TwoStageParams(LossParams):
@@ -132,6 +189,15 @@ class TwoStageParams(LossParams):
     classifier: Literal["crt", "balanced_softmax", "tau_norm", "lws"] = "crt"
     tau: float = Field(1.0, ge=0, le=2)
     classifier_share: float = Field(0.3, gt=0, lt=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "metric_weight": FloatRange(low=0.05, high=5.0, log=True),
+        "margin": FloatRange(low=0.05, high=1.0),
+        "temperature": FloatRange(low=0.05, high=1.0, log=True),
+    }
+
+    def search(self) -> dict[str, Space]:
+        unused = {"supcon": ["margin"], "npairs": ["margin", "temperature"]}.get(self.metric, ["temperature"])
+        return {name: space for name, space in self.SEARCH.items() if name not in unused}
 
 
 class BCEParams(LossParams):
@@ -145,6 +211,7 @@ class WeightedBCEParams(LossParams):
 
     tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
     max_weight: float = Field(100.0, ge=1, le=1e6)
+    SEARCH: ClassVar[dict[str, Space]] = {"max_weight": FloatRange(low=2.0, high=100.0, log=True)}
 
 
 class FocalBCEParams(LossParams):
@@ -152,6 +219,8 @@ class FocalBCEParams(LossParams):
 
     tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
     gamma: float = Field(2.0, ge=0, le=20)
+    SEARCH: ClassVar[dict[str, Space]] = {"gamma": FloatRange(low=0.5, high=5.0)}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma": 2.0},)
 
 
 class AsymmetricParams(LossParams):
@@ -161,6 +230,12 @@ class AsymmetricParams(LossParams):
     gamma_negative: float = Field(4.0, ge=0, le=20)
     gamma_positive: float = Field(1.0, ge=0, le=20)
     clip: float = Field(0.05, ge=0, lt=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "gamma_negative": FloatRange(low=0.0, high=6.0),
+        "gamma_positive": FloatRange(low=0.0, high=2.0),
+        "clip": FloatRange(low=0.0, high=0.2),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma_negative": 4.0, "gamma_positive": 1.0, "clip": 0.05},)
 
 
 def _nested_penalties(value: Any) -> Any:
@@ -188,6 +263,19 @@ class HBCEParams(LossParams):
     ] = 0.5
     mode: Literal["hard", "soft"] = "hard"
     scale: float = Field(1.0, ge=0, le=1000)
+    # The hard penalty has no gradient: whatever its size, it trains as plain BCE does. So the mode is searched too.
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "penalty": FloatRange(low=0.05, high=5.0, log=True),
+        "scale": FloatRange(low=0.1, high=10.0, log=True),
+        "mode": Choice(choices=("hard", "soft")),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"penalty": 0.5, "mode": "hard"},)
+
+    def search(self) -> dict[str, Space]:
+        """``scale`` multiplies data-driven penalties and no other."""
+        without = "penalty" if self.penalty == "data_driven" or isinstance(self.penalty, dict) else "scale"
+        unused = {without, "scale"} if isinstance(self.penalty, dict) else {without}
+        return {name: space for name, space in self.SEARCH.items() if name not in unused}
 
 
 LOSS_PARAMS: dict[str, type[LossParams]] = {

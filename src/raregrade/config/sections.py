@@ -7,6 +7,7 @@ are made from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from raregrade.config.base import ConfigModel
@@ -21,7 +22,9 @@ from raregrade.config.model import (
     RegisterConfig,
     TrainConfig,
 )
+from raregrade.config.tuning import TUNED_SUFFIX, StudyConfig
 from raregrade.errors import ConfigError
+from raregrade.labels import Task
 
 
 class PhantomSection(ConfigModel):
@@ -37,6 +40,16 @@ class PrepareSection(ConfigModel):
 class TrainSection(ConfigModel):
     train: TrainConfig
     loss: LossChoice
+
+
+class TuneSection(ConfigModel):
+    """What a study of one loss depends on. ``objective`` is the metric's name, never ``auto``."""
+
+    tune: StudyConfig
+    objective: str
+    train: TrainConfig
+    loss: LossChoice
+    task: Task
 
 
 class EvaluateSection(ConfigModel):
@@ -57,8 +70,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "phantom": ("seed", "phantom"),
     "prepare": ("seed", "data"),
     "train": ("train", "losses.{loss}"),
+    "tune": (*(f"tune.{name}" for name in StudyConfig.model_fields), "train", "losses.{loss}", "data.task"),
+    "train_tuned": ("train", "losses.{loss}"),
     "evaluate": ("evaluate",),
-    "compare": ("compare", "train.selection_metric", "data.task"),
+    "compare": ("compare", "tune.losses", "train.selection_metric", "data.task"),
     "register": ("gate", "register"),
 }
 
@@ -75,19 +90,41 @@ def section(params: Params, step: str, loss: str | None = None) -> Any:
         ConfigError: unknown step, or a loss that params.yaml does not define.
     """
     _keys_of(step)
-    if step == "phantom":
-        return PhantomSection(seed=params.seed, phantom=params.phantom)
-    if step == "prepare":
-        return PrepareSection(seed=params.seed, data=params.data)
-    if step == "train":
-        if loss not in params.losses:
-            raise ConfigError(f"loss {loss!r} is not defined under losses; defined: {', '.join(params.losses)}")
-        return TrainSection(train=params.train, loss=params.losses[loss])
-    if step == "evaluate":
-        return EvaluateSection(evaluate=params.evaluate)
-    if step == "compare":
-        return CompareSection(compare=params.compare, selection_metric=params.selection_metric)
-    return RegisterSection(gate=params.gate, register_=params.register_)
+    make: dict[str, Callable[[], ConfigModel]] = {
+        "phantom": lambda: PhantomSection(seed=params.seed, phantom=params.phantom),
+        "prepare": lambda: PrepareSection(seed=params.seed, data=params.data),
+        "train": lambda: TrainSection(train=params.train, loss=_defined(params, loss)),
+        "tune": lambda: _tune_section(params, loss),
+        "train_tuned": lambda: TrainSection(train=params.train, loss=_defined(params, loss)),
+        "evaluate": lambda: EvaluateSection(evaluate=params.evaluate),
+        "compare": lambda: _compare_section(params),
+        "register": lambda: RegisterSection(gate=params.gate, register_=params.register_),
+    }
+    return make[step]()
+
+
+def _tune_section(params: Params, loss: str | None) -> TuneSection:
+    objective = params.selection_metric if params.tune.objective == "auto" else params.tune.objective
+    return TuneSection(
+        tune=params.tune.study(),
+        objective=objective,
+        train=params.train,
+        loss=_defined(params, loss),
+        task=params.data.task,
+    )
+
+
+def _compare_section(params: Params) -> CompareSection:
+    """Tuned losses are compared beside those that ``compare.losses`` names."""
+    tuned = [name + TUNED_SUFFIX for name in params.tune.losses]
+    compared = params.compare.model_copy(update={"losses": [*params.compare.losses, *tuned]})
+    return CompareSection(compare=compared, selection_metric=params.selection_metric)
+
+
+def _defined(params: Params, loss: str | None) -> LossChoice:
+    if loss not in params.losses:
+        raise ConfigError(f"loss {loss!r} is not defined under losses; defined: {', '.join(params.losses)}")
+    return params.losses[loss]
 
 
 def _keys_of(step: str) -> tuple[str, ...]:

@@ -109,10 +109,9 @@ def outcome(pipeline: str, status: FinalStatus) -> Outcome:
     return Outcome(pipeline, run, status.state.upper(), status.error_message or "")
 
 
-def checkpoints() -> Path | None:
-    """Where a training task keeps its checkpoints; None where nothing outlives the task."""
-    folder = os.environ.get(CHECKPOINTS_VARIABLE)
-    return Path(folder) if folder else None
+def checkpoints() -> str | None:
+    """The folder or ``s3://`` address of a training task's checkpoints; None where nothing outlives the task."""
+    return os.environ.get(CHECKPOINTS_VARIABLE) or None
 
 
 def report_folders(reports: Sequence[Artifact], reference: Artifact | None) -> list[Path]:

@@ -156,10 +156,10 @@ def as_user_error(uri: str) -> Iterator[None]:
         text = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         if "out-of-date database schema" in text:
             raise UserError(
-                f"the MLflow database {_masked(uri)} was made by another MLflow version. "
-                f"Back it up, then run `mlflow db upgrade {_masked(uri)}`."
+                f"the MLflow database {masked(uri)} was made by another MLflow version. "
+                f"Back it up, then run `mlflow db upgrade {masked(uri)}`."
             ) from err
-        raise UserError(f"MLflow at {_masked(uri)} refused: {text}. Its log says more.") from err
+        raise UserError(f"MLflow at {masked(uri)} refused: {text}. Its log says more.") from err
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
@@ -203,31 +203,31 @@ def _set_defaults() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
-def _probe(uri: str) -> None:
-    """Find out in under ten seconds whether anybody answers; MLflow itself tries for four minutes.
+def problem_with(uri: str) -> str:
+    """Why nobody answers at ``uri``, found out within seconds; empty where somebody does, or where MLflow has to know.
 
-    Afterwards, in the middle of a training, MLflow's patience is what one wants, so its settings stay.
+    MLflow itself tries for four minutes.
     """
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
-        attempt = _ask_server
-    elif scheme.split("+")[0] in _DATABASE_PORTS:
-        attempt = _ask_database
-    elif scheme in ("", "file"):
+        return _ask_server(uri)
+    return _ask_database(uri) if scheme.split("+")[0] in _DATABASE_PORTS else ""
+
+
+def _probe(uri: str) -> None:
+    if urlsplit(uri).scheme in ("", "file"):
         raise UserError(
             f"tracking.uri = {uri!r}: MLflow no longer writes runs to plain folders. "
             "Use sqlite:///mlflow.db, the address of a server, or none."
         )
-    else:
-        return  # a plugin's scheme: MLflow knows
     problem = ""
     for number in range(_PROBE_ATTEMPTS):
         if number:
             time.sleep(0.3)
-        problem = attempt(uri)
+        problem = problem_with(uri)
         if not problem:
             return
-    raise UserError(f"no MLflow tracking server answers at {_masked(uri)} ({problem}). {_WAY_OUT}")
+    raise UserError(f"no MLflow tracking server answers at {masked(uri)} ({problem}). {_WAY_OUT}")
 
 
 def _ask_server(uri: str) -> str:
@@ -255,7 +255,7 @@ def _ask_database(uri: str) -> str:
         return str(err)
 
 
-def _masked(uri: str) -> str:
+def masked(uri: str) -> str:
     """``uri`` without the password it may hold."""
     parts = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri

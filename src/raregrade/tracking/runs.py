@@ -2,8 +2,8 @@
 
 The parent belongs to no process: it is found by the tag ``raregrade.group`` or created under a lock, so
 steps that run in processes and containers of their own meet under it. Files on disk are what later
-steps read; MLflow is a view of them. A store that goes away while a step works therefore costs the log,
-with a warning, and not the work. How a store is reached is the business of ``connection``.
+steps read; MLflow is a view of them. A store that goes away while a step works therefore costs a warning and not the
+work, and not the log either: that is kept and sent later. How a store is reached is the business of ``connection``.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raregrade.errors import ConfigError, InterruptedRunError
 from raregrade.tracking.connection import NO_TRACKING, Connection, as_user_error, connect, sqlite_path, store_lock
+from raregrade.tracking.delivery import ERROR_TAG, NOTE_TAG, PARENT_TAG, Courier, send_waiting
 from raregrade.tracking.lineage import DatasetIdentity, git_commit
-from raregrade.tracking.values import dataset_input, flatten_params, metric_entities, tag_values
+from raregrade.tracking.spool import About, Spool
+from raregrade.tracking.values import dataset_input, flatten_params, metric_values, tag_values
 
 if TYPE_CHECKING:
     from raregrade.config import Params
@@ -32,12 +34,8 @@ if TYPE_CHECKING:
 GROUP_TAG = "raregrade.group"
 STEP_TAG = "raregrade.step"
 PARENT_STEP = "pipeline"
-_PARENT_TAG = "mlflow.parentRunId"
-_NOTE_TAG = "mlflow.note.content"
 _STOPPED = (KeyboardInterrupt, SystemExit, InterruptedRunError)
 _SETTLE_SECONDS = 0.5
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,12 +142,13 @@ def start_step(
 
 
 class _LoggedRun(StepRun):
+    """Whatever it logs is kept in a file first and sent by a thread: see ``spool`` and ``delivery``."""
+
     def __init__(self, connection: Connection, tracking: Tracking, run_id: str, parent_id: str | None) -> None:
         self.connection = connection
         self.tracking = tracking
         self.run_id: str = run_id
         self.parent_id = parent_id
-        self._lost = False
 
     @classmethod
     def open(
@@ -163,22 +162,28 @@ class _LoggedRun(StepRun):
             inputs = [] if data is None else [dataset_input(data, step)]
             common = _common_tags(step, data) | ({GROUP_TAG: tracking.group} if tracking.group else {})
             parent_id = _parent_run(connection, tracking, common, inputs) if tracking.group else None
-            own = {_PARENT_TAG: parent_id} if parent_id else {}
+            own = {PARENT_TAG: parent_id} if parent_id else {}
             created = client.create_run(
                 connection.experiment_id, run_name=name, tags=tag_values({**common, **own, **tags})
             )
-            run = cls(connection, tracking, created.info.run_id, parent_id)
+            run_id = created.info.run_id
             if inputs:
-                client.log_inputs(run.run_id, datasets=inputs)
-        return run
+                client.log_inputs(run_id, datasets=inputs)
+            send_waiting(connection)
+        return cls(connection, tracking, run_id, parent_id)
+
+    @cached_property
+    def _courier(self) -> Courier:
+        """Begun with the first entry."""
+        about = About.of(self.connection, self.tracking.experiment, self.run_id, self.parent_id)
+        courier = Courier(Spool.create(about), self.connection)
+        courier.start()
+        return courier
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        entities = [Param(k, v) for k, v in flatten_params(params).items()]
-        for start in range(0, len(entities), 100):
-            batch = entities[start : start + 100]
-            self._send(self.connection.client.log_batch, self.run_id, params=batch)
+        flat = list(flatten_params(params).items())
+        for start in range(0, len(flat), 100):
+            self._courier.add({"do": "params", "params": dict(flat[start : start + 100])})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         self._log_metrics(self.run_id, metrics, step)
@@ -186,81 +191,28 @@ class _LoggedRun(StepRun):
     def log_artifacts(self, path: Path, under: str = "") -> None:
         if not path.exists():
             raise FileNotFoundError(path)
-        send = self.connection.client.log_artifacts if path.is_dir() else self.connection.client.log_artifact
-        self._send(send, self.run_id, str(path), under or None)
+        self._courier.add({"do": "artifacts", "path": str(path.absolute()), "under": under})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tag_values(tags).items():
-            self._send(self.connection.client.set_tag, self.run_id, key, value)
+        self._courier.add({"do": "tags", "tags": tag_values(tags)})
 
     def describe_pipeline(self, note: str, metrics: Mapping[str, float] | None = None) -> None:
-        parent_id = self.parent_id
-        if parent_id is None:
-            return
-
-        def put_on_top() -> None:
-            client = self.connection.client
-            with store_lock(self.tracking.uri, self.tracking.experiment):
-                before = client.get_run(parent_id).data.tags.get(_NOTE_TAG, "")
-                if note not in before:
-                    client.set_tag(parent_id, _NOTE_TAG, f"{note}\n\n{before}".strip())
-
-        self._send(put_on_top)
-        self._log_metrics(parent_id, metrics or {}, 0)
+        if self.parent_id is not None:
+            self._courier.add({"do": "note", "note": note})
+            self._log_metrics(self.parent_id, metrics or {}, 0)
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """End the run with ``status`` and bring the parent's status up to date."""
         if error is not None:
             text = str(error).strip() or type(error).__name__
-            self.set_tags({"raregrade.error": text[:500]})
-        self._send(self.connection.client.set_terminated, self.run_id, status)
-        if self.parent_id is not None:
-            self._send(self._close_parent)
-
-    def _close_parent(self) -> None:
-        """FAILED where the last attempt of some step failed or was stopped, else FINISHED.
-
-        No step knows whether it is the last of its pipeline; a parent left RUNNING would stay so forever.
-        """
-        client = self.connection.client
-        with store_lock(self.tracking.uri, self.tracking.experiment):
-            children = client.search_runs(
-                [self.connection.experiment_id],
-                f"tags.`{_PARENT_TAG}` = '{self.parent_id}'",
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-            )
-            latest = {child.info.run_name: child.info.status for child in children}
-            failed = any(status in ("FAILED", "KILLED") for status in latest.values())
-            client.set_terminated(self.parent_id, "FAILED" if failed else "FINISHED")
+            self.set_tags({ERROR_TAG: text[:500]})
+        self._courier.add({"do": "end", "status": status, "time": int(time.time() * 1000)})
+        self._courier.close()
 
     def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-        entities = metric_entities(metrics, step)
-        for start in range(0, len(entities), 1000):
-            batch = entities[start : start + 1000]
-            self._send(self.connection.client.log_batch, run_id, metrics=batch)
-
-    def _send(self, call: Callable[..., object], *arguments: Any, **named: Any) -> None:
-        """Run ``call``; where the store has gone away, warn once and log nothing from then on.
-
-        What MLflow refuses as a wrong value is a mistake of ours and is raised.
-        """
-        if self._lost:
-            return
-        try:
-            call(*arguments, **named)
-        except Exception as err:
-            if getattr(err, "error_code", "") == "INVALID_PARAMETER_VALUE":
-                raise
-            self._lost = True
-            _logger.warning(
-                "MLflow at %s no longer takes what is logged (%s: %s); run %s is incomplete there from here on. "
-                "Results on disk are complete.",
-                self.tracking.uri,
-                type(err).__name__,
-                str(err).strip().split("\n")[0],
-                self.run_id,
-            )
+        values = metric_values(metrics, step)
+        for start in range(0, len(values), 1000):
+            self._courier.add({"do": "metrics", "run": run_id, "metrics": values[start : start + 1000]})
 
 
 def _params_hash(params: Params) -> str:
@@ -304,7 +256,7 @@ def _parent_run(connection: Connection, tracking: Tracking, common: Mapping[str,
             **{key: common[key] for key in common if key != "mlflow.source.name"},
             STEP_TAG: PARENT_STEP,
             "mlflow.source.name": "raregrade",
-            _NOTE_TAG: _note(tracking.group),
+            NOTE_TAG: _note(tracking.group),
         }
         created = connection.client.create_run(
             connection.experiment_id, run_name=f"pipeline {tracking.group[:8]}", tags=tag_values(tags)

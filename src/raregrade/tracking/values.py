@@ -62,13 +62,11 @@ def tag_values(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: _cut(str(value), MAX_TAG, f"tag {key}") for key, value in tags.items()}
 
 
-def metric_entities(metrics: Mapping[str, float], step: int) -> list[Any]:
-    """``mlflow.entities.Metric`` for each finite value; a metric that is not defined is not a number to plot."""
-    from mlflow.entities import Metric
-
+def metric_values(metrics: Mapping[str, float], step: int) -> list[tuple[str, float, int, int]]:
+    """(name, value, milliseconds, step) of each finite value; a metric that is not defined is not a number to plot."""
     now = int(time.time() * 1000)
     names = safe_names(list(metrics))
-    return [Metric(names[k], float(v), now, step) for k, v in metrics.items() if math.isfinite(v)]
+    return [(names[k], float(v), now, step) for k, v in metrics.items() if math.isfinite(v)]
 
 
 def dataset_input(data: DatasetIdentity, step: str) -> Any:

@@ -81,6 +81,7 @@ class Checkpoint:
         self._warn = warn
         self._writer: threading.Thread | None = None
         self._number = 0
+        self._copy: dict[str, Any] | None = None
 
     @property
     def keeps(self) -> bool:
@@ -119,7 +120,7 @@ class Checkpoint:
             return False
         self.wait()
         started = time.perf_counter()
-        copy = on_cpu(state)
+        copy = self._copy = on_cpu(state, self._copy)
         copying = time.perf_counter() - started
         # A daemon: a second interrupt ends the process at once, and the file under its temporary name with it.
         self._writer = threading.Thread(target=self._write, args=(self._store, copy, copying), daemon=True)

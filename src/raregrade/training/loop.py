@@ -10,7 +10,7 @@ Shapes: B images of a batch over all processes, b those of this process, C chann
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import NoReturn
 
 import numpy as np
@@ -24,8 +24,7 @@ from raregrade.data.loader import channel_statistics
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError, RaregradeError
 from raregrade.evaluation.metrics import compute_metrics
-from raregrade.labels import LabelStatistics, label_statistics
-from raregrade.losses.base import Loss
+from raregrade.labels import label_statistics
 from raregrade.losses.registry import create_loss
 from raregrade.models.backbone import Classifier, build_model
 from raregrade.models.outputs import probabilities
@@ -44,53 +43,13 @@ from raregrade.training.memory import is_out_of_memory, out_of_memory_error
 from raregrade.training.optimisation import Plateau, learning_rate
 from raregrade.training.order import epoch_batches
 from raregrade.training.reporter import Reporter
+from raregrade.training.result import FitResult, RunProgress, TrainingDivergedError
 from raregrade.training.stages import Span, plain_state, plan_stages
 from raregrade.training.update import Updater
 
 # Processes agree on an interruption this often: asking at every step would make each wait for the slowest.
 _AGREE_STEPS = 10
 _GPU_LOSS_STEPS = 10  # reading a loss waits for the GPU
-
-
-class TrainingDivergedError(RaregradeError):
-    """The loss became NaN or infinite."""
-
-
-@dataclass
-class FitResult:
-    """The best weights and what a model card says about them.
-
-    Attributes:
-        weights: state dict of the epoch with the best validation metric.
-        history: one row an epoch.
-        best_epoch: counted from 1.
-        initial_weights: ``source`` and ``sha256`` of the weights that the backbone began with, None for random ones.
-    """
-
-    weights: dict[str, Tensor]
-    history: list[dict[str, float]]
-    best_epoch: int
-    best_value: float
-    loss: Loss
-    statistics: LabelStatistics
-    mean: list[float]
-    std: list[float]
-    initial_weights: dict[str, str] | None
-
-
-@dataclass
-class _Progress:
-    """Where a run stands; all of it goes into a checkpoint."""
-
-    stage: int = 0
-    epoch: int = 0
-    step: int = 0
-    step_losses: list[Tensor] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_value: float = float("nan")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    plateau: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -196,11 +155,13 @@ class _Fit:
             device=self.device,
             processes=processes,
         )
-        self.progress = _Progress()
+        self.progress = RunProgress()
         self.saved_at = time.monotonic()
         self.saved = False
 
     def run(self) -> FitResult:
+        if self.processes.is_main:
+            self.checkpoint.check_space(sum(t.nbytes for t in self.updater.model.state_dict().values()))
         resumed = self._restore()
         self.reporter.started(
             resumed_at=self.progress.epoch if resumed else 0,
@@ -300,10 +261,19 @@ class _Fit:
     def _update(self, passes: list[tuple[Tensor, Tensor]], lr: float) -> Tensor:
         try:
             return self.updater.update(passes, lr)
-        except RuntimeError as err:
+        except (RuntimeError, MemoryError) as err:
             if not is_out_of_memory(err):
                 raise
-            raise out_of_memory_error(err, self.config, self.device, images_per_pass=len(passes[0][0])) from err
+            images, target = passes[0]
+
+            def attempt(n: int) -> None:
+                self.updater.update([(images[:n], target[:n])], lr)
+
+            # Several processes would wait for one another in smaller passes that only one of them tries.
+            alone = self.processes.world == 1
+            raise out_of_memory_error(
+                err, self.config, self.device, images_per_pass=len(images), attempt=attempt if alone else None
+            ) from err
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -412,7 +382,7 @@ class _Fit:
         for number in range(1, state["progress"]["stage"] + 1):
             self.updater.begin_stage(number, self.spans[number])  # the same modules; their weights follow
         self.updater.load_state(state)
-        self.progress = _Progress(**state["progress"])
+        self.progress = RunProgress(**state["progress"])
         self.progress.step_losses = [t.to(self.device) for t in self.progress.step_losses]
         return True
 

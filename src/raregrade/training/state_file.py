@@ -63,13 +63,26 @@ def state_bytes(state: object) -> int:
     return sum(map(state_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
-def on_cpu(value: Any) -> Any:
-    """A copy of a state on the CPU, which further training does not change."""
+def on_cpu(value: Any, buffer: Any = None) -> Any:
+    """A copy of a state on the CPU, which further training does not change.
+
+    Args:
+        value: a nested dict of tensors and plain values.
+        buffer: an earlier copy that nobody needs any more. Tensors that fit are copied into it: taking fresh memory
+            from the system takes many times as long as copying.
+    """
     if isinstance(value, Tensor):
+        if isinstance(buffer, Tensor) and (buffer.shape, buffer.dtype) == (value.shape, value.dtype):
+            return buffer.copy_(value.detach())
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: on_cpu(item) for key, item in value.items()}
-    return type(value)(map(on_cpu, value)) if isinstance(value, list | tuple) else value
+        earlier = buffer if isinstance(buffer, dict) else {}
+        return {key: on_cpu(item, earlier.get(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        same = isinstance(buffer, list | tuple) and len(buffer) == len(value)
+        buffers = buffer if same else [None] * len(value)
+        return type(value)(on_cpu(item, part) for item, part in zip(value, buffers, strict=True))
+    return value
 
 
 class _HashedFile:

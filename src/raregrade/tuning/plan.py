@@ -1,0 +1,218 @@
+"""What one command tunes: the study of the loss, that of the baseline, and what confirms their outcome.
+
+Studies are named by a hash of everything that their results depend on, so the same command finds its study again,
+another setting never does, and two losses share the study of their baseline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raregrade import __version__
+from raregrade.config import LOSS_PARAMS, LossChoice, StudyConfig, StudyStorage, TrainSection, TuneSection
+from raregrade.config.space import Scalar, contains
+from raregrade.config.tuned import with_values
+from raregrade.config.tuning import SearchSpace, baseline_kind, baseline_space, default_values, search_space
+from raregrade.data.manifest import PreparedDataset
+from raregrade.errors import ConfigError
+from raregrade.tracking import DatasetIdentity, Tracking, dvc_md5
+from raregrade.tuning.dataset import TuningDataset
+from raregrade.tuning.study import Start, StudyPlan, Unit
+from raregrade.tuning.warm_start import warm_starts
+
+# Seeds of trials and of confirmations, apart from each other and from the small ones that people give to models.
+_TRIAL_SEED = 10_001
+_CONFIRM_SEED = 20_001
+DEFAULT, TUNED, BASELINE = "default", "tuned", "baseline"
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """A command: what it studies, on which data, where that is kept and logged.
+
+    Attributes:
+        search: the study of the loss.
+        baseline: that of the baseline; None where the loss is the baseline itself.
+        default: values of the searched parameters as they stand in params.yaml.
+    """
+
+    section: TuneSection
+    data: Path
+    identity: DatasetIdentity
+    storage: StudyStorage
+    tracking: Tracking
+    checkpoints: Path | str | None
+    search: StudyPlan
+    baseline: StudyPlan | None
+    default: Mapping[str, Scalar]
+
+    @property
+    def searches(self) -> tuple[StudyPlan, ...]:
+        """The studies that look for parameters."""
+        return (self.search,) if self.baseline is None else (self.search, self.baseline)
+
+    def open_dataset(self, fold: int | None) -> PreparedDataset:
+        """The dataset without its test split."""
+        return TuningDataset.open(self.data, fold=fold)
+
+    def confirmations(
+        self, best: Mapping[str, Scalar], best_of_baseline: Mapping[str, Scalar] | None
+    ) -> dict[str, StudyPlan]:
+        """Trainings with fresh seeds: of the settings as they stand, of the best trial, and of the tuned baseline."""
+        arms = {DEFAULT: _confirmation(self, self.search.section, self.default)}
+        arms[TUNED] = _confirmation(self, self.search.section, best)
+        if self.baseline is not None and best_of_baseline is not None:
+            arms[BASELINE] = _confirmation(self, self.baseline.section, best_of_baseline)
+        return arms
+
+
+def make_plan(
+    section: TuneSection,
+    data: Path,
+    *,
+    storage: StudyStorage,
+    tracking: Tracking,
+    checkpoints: Path | str | None,
+) -> TunePlan:
+    """Check everything that can be checked before anything is trained, and name the studies.
+
+    Raises:
+        UserError: a wrong space, a loss that does not fit the data, folds that there are not.
+    """
+    dataset = TuningDataset.open(data)
+    task = dataset.label_space.task
+    if task not in section.loss.params.tasks:
+        fits = " or ".join(section.loss.params.tasks)
+        raise ConfigError(f"loss {section.loss.name} fits task {fits}, and the labels of {data} are {task}")
+    units = _units(section.tune, dataset, data)
+    kind = baseline_kind(task)
+    baseline = None
+    share = _Shared(section, units, dataset.content_hash)
+    if section.loss.kind != kind:
+        choice = LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind]())
+        space = baseline_space(section.tune, choice, section.train)
+        baseline = _search(share, choice, space, "baseline-")
+    space = search_space(section.tune, section.loss, section.train)
+    search = _search(share, section.loss, space, "")
+    return TunePlan(
+        section=section,
+        data=data,
+        identity=_identity(dataset),
+        storage=storage,
+        tracking=tracking.for_dataset(dataset.content_hash),
+        checkpoints=checkpoints,
+        search=search,
+        baseline=baseline,
+        default=default_values(space, section.loss, section.train),
+    )
+
+
+def _units(config: StudyConfig, dataset: PreparedDataset, data: Path) -> tuple[Unit, ...]:
+    """The trainings of a trial: seeds on the fixed split, or folds with one seed."""
+    if config.over == "seeds":
+        return tuple(Unit(_TRIAL_SEED + i) for i in range(config.repeats))
+    folds = sorted({int(fold) for fold in dataset.manifest["fold"] if fold >= 0})
+    if config.repeats > len(folds):
+        raise ConfigError(
+            f"tune.repeats: {config.repeats} folds are asked for, and {data} has {len(folds)}; lower it, or prepare "
+            "the data with more (data.split.folds)"
+        )
+    return tuple(Unit(_TRIAL_SEED, fold) for fold in folds[: config.repeats])
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the studies of one command have in common."""
+
+    section: TuneSection
+    units: tuple[Unit, ...]
+    content_hash: str
+
+
+def _search(shared: _Shared, loss: LossChoice, space: SearchSpace, prefix: str) -> StudyPlan:
+    section = shared.section
+    trained = with_values(TrainSection(train=section.train, loss=loss), space.fixed)
+    config = section.tune
+    identity = {
+        "spaces": {name: value.model_dump(mode="json") for name, value in space.spaces.items()},
+        "pruning": config.model_dump(include={"pruner", "min_epochs", "reduction_factor", "wilcoxon_p"}),
+        "warm_start": config.warm_start,
+    }
+    return StudyPlan(
+        name=f"{prefix}{loss.name}-{_hash(trained, section.objective, shared.units, shared.content_hash, identity)}",
+        section=trained,
+        trials=config.trials,
+        units=shared.units,
+        metric=section.objective,
+        spaces=space.spaces,
+        starts=_starts(space, loss, section),
+        config=config,
+    )
+
+
+def _starts(space: SearchSpace, loss: LossChoice, section: TuneSection) -> tuple[Start, ...]:
+    """The settings as they stand, then the publication's, then the best of earlier studies."""
+    default = default_values(space, loss, section.train)
+    found = [Start(default, DEFAULT)]
+    found += [Start({**default, **paper}, "paper") for paper in loss.params.PAPER]
+    found += [Start({**default, **values}, "warm_start") for values in warm_starts(section.tune.warm_start, loss)]
+    return starts_within(space, found)
+
+
+def starts_within(space: SearchSpace, starts: Sequence[Start]) -> tuple[Start, ...]:
+    """``starts`` cut to what is searched; without those that lie outside, and without doubles."""
+    found: list[Start] = []
+    for start in starts:
+        values = {name: value for name, value in start.values.items() if name in space.spaces}
+        inside = all(contains(space.spaces[name], value) for name, value in values.items())
+        if values and inside and all(values != other.values for other in found):
+            found.append(Start(values, start.source))
+    return tuple(found)
+
+
+def _confirmation(plan: TunePlan, section: TrainSection, values: Mapping[str, Scalar]) -> StudyPlan:
+    """The same settings again with each of the fresh seeds; over folds, these take turns."""
+    config = plan.section.tune
+    folds = [unit.fold for unit in plan.search.units]
+    units = tuple(Unit(_CONFIRM_SEED + i, folds[i % len(folds)]) for i in range(config.confirm))
+    trained = with_values(section, values)
+    name = _hash(
+        trained, plan.search.metric, units[:1], plan.identity.content_hash, {"folds": sorted(set(map(str, folds)))}
+    )
+    return StudyPlan(
+        name=f"confirm-{trained.loss.name}-{name}",
+        section=trained,
+        trials=len(units),
+        units=units,
+        metric=plan.search.metric,
+        unit_each=True,
+    )
+
+
+def _hash(section: TrainSection, metric: str, units: Sequence[Unit], data: str, more: dict[str, Any]) -> str:
+    train = section.train.model_dump(mode="json", exclude={"selection_metric"})
+    content = {
+        "train": train,
+        "kind": section.loss.kind,
+        "loss": section.loss.params.model_dump(mode="json"),
+        "metric": metric,
+        "units": [[unit.seed, unit.fold] for unit in units],
+        "data": data,
+        "version": __version__,
+        **more,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _identity(dataset: PreparedDataset) -> DatasetIdentity:
+    return DatasetIdentity(
+        content_hash=dataset.content_hash,
+        dvc_md5=dvc_md5(dataset.root),
+        source=str(dataset.info["source"]),
+        num_images=len(dataset.manifest),
+    )
