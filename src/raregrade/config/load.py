@@ -59,7 +59,14 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the words that ``_Loader`` would read as something else."""
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Single quotes would fold Unicode's own line breaks into spaces; double ones escape them.
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(str, _represent_text)
 
 # How pydantic names the alternatives of a union within the location of an error.
 _TYPE_BRANCH = re.compile(r"(?:str|int|float|bool|constrained-\w+|(?:list|dict|tuple|literal|function)[-\[].*)")
