@@ -118,7 +118,8 @@ def test_a_preset_that_is_not_there_is_refused(write: Write, tmp_path: Path) -> 
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
-        | st.sampled_from(["1e3", "no", "010", "1_0", ".5", "true", "1:30", "null", "~", "0x1F", "2026-01-01", "a\x85b", "\u2028"]),
+        | st.sampled_from(["1e3", "no", "010", "1_0", ".5", "true", "1:30", "null", "~", "0x1F", "2026-01-01"])
+        | st.sampled_from(["a\x85b", "\u2028"]),
         lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3),
     )
 )  # fmt: skip
