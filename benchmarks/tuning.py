@@ -12,9 +12,8 @@ for is counted. The seeds that a study trains with are drawn anew for each study
 
 Printed are the epochs until the study's best trial is good, as a ratio to those of the full grid with as many seeds a
 setting as a trial has. Good is a setting within one standard error of the grid's best: both means are over all recorded
-seeds, which no single study sees, and the error is over as many seeds as a trial has, from the spread of seeds within
-all settings. The last column takes the spread of the best setting alone, a guess over a handful of seeds: of LMF
-settings that differ by a common factor, which AdamW trains alike, it calls some good and others not.
+seeds, which no single study sees, and the error is that of the best setting over as many seeds as a trial has. The last
+column takes the spread of seeds pooled over all settings instead: that of one setting over few seeds is a guess.
 """
 
 from __future__ import annotations

@@ -70,13 +70,13 @@ class Curves:
         """What training with ``setting`` comes to: the best epoch's objective, one number a seed."""
         return np.array([curve.max() for _, curve in sorted(self.values[setting].items())])
 
-    def good(self, repeats: int, *, pooled: bool = True) -> set[Setting]:
+    def good(self, repeats: int, *, pooled: bool = False) -> set[Setting]:
         """The settings within one standard error, over ``repeats`` seeds, of the grid's best.
 
         Args:
             repeats: seeds that the error is of.
-            pooled: the spread of seeds is that within all settings of the grid, not of the best one alone: over a
-                handful of seeds that one is itself a guess.
+            pooled: the spread of seeds is that within all settings of the grid, not of the best one alone, which over a
+                handful of seeds is itself a guess.
         """
         means = {setting: float(self.finals(setting).mean()) for setting in self.values}
         best = max(means, key=lambda setting: means[setting])
@@ -113,13 +113,13 @@ class Replay:
 
     Attributes:
         epochs: spent until the best trial's setting was good; infinite where it never was.
-        epochs_alone: the same where good is judged by the error of the grid's best setting alone.
+        epochs_pooled: the same where good is judged by the error pooled over all settings.
         kept: whether the study's final choice is good.
         total: epochs of the whole study.
     """
 
     epochs: float
-    epochs_alone: float
+    epochs_pooled: float
     kept: bool
     total: int
 
@@ -129,8 +129,8 @@ def replay(plan: TunePlan, curves: Curves, number: int) -> Replay:
     search = replace(plan.search, name=f"{plan.search.section.loss.name}-{number}")
     drawn = np.random.default_rng(number).permutation(curves.seeds)
     seeds = {unit.seed: int(drawn[i]) for i, unit in enumerate(search.units)}
-    good, good_alone = (curves.good(len(search.units), pooled=pooled) for pooled in (True, False))
-    spent, reached, reached_alone = 0, math.inf, math.inf
+    good, good_pooled = (curves.good(len(search.units), pooled=pooled) for pooled in (False, True))
+    spent, reached, reached_pooled = 0, math.inf, math.inf
 
     def look_up(section: Any, dataset: Any, *, seed: int, metric: str, reporter: Any, checkpoint: Any) -> Any:
         nonlocal spent
@@ -149,8 +149,8 @@ def replay(plan: TunePlan, curves: Curves, number: int) -> Replay:
             trials.run_trial(plan, search, trial, TrialLog())
             chosen = _chosen(study, curves)
             reached = min(reached, spent if chosen in good else math.inf)
-            reached_alone = min(reached_alone, spent if chosen in good_alone else math.inf)
-    return Replay(reached, reached_alone, chosen in good, spent)
+            reached_pooled = min(reached_pooled, spent if chosen in good_pooled else math.inf)
+    return Replay(reached, reached_pooled, chosen in good, spent)
 
 
 def _chosen(study: Any, curves: Curves) -> Setting | None:
@@ -240,7 +240,7 @@ def replay_all(table: Path, number: int) -> bool:
         "| loss | search | epochs / grid until good | quartiles | never good | good in the end | all epochs / grid ",
         end="",
     )
-    print("| until good by the best's own error |\n|---|---|---|---|---|---|---|---|")
+    print("| until good by the pooled error |\n|---|---|---|---|---|---|---|---|")
     holds, notes = True, []
     for task in TASKS.values():
         curves = read_curves(table, task)
@@ -259,7 +259,7 @@ def replay_all(table: Path, number: int) -> bool:
         notes.append(
             f"{task.loss}: {len(curves.values)} settings of {' × '.join(curves.names)}, {curves.epochs} epochs, "
             f"{repeats} of {len(curves.seeds)} seeds a trial, {plan.search.trials} trials; good are {good} "
-            f"(by the best's own error {_listed(curves.good(repeats, pooled=False))})"
+            f"(by the pooled error {_listed(curves.good(repeats, pooled=True))})"
         )
     print("\n" + "\n".join(notes))
     return holds
@@ -270,8 +270,8 @@ def _spread(runs: list[Replay], grid: int) -> str:
     quartiles = f"{_ratio(ratios[len(ratios) // 4])} to {_ratio(ratios[3 * len(ratios) // 4])}"
     never, kept = sum(math.isinf(ratio) for ratio in ratios), sum(run.kept for run in runs)
     total = statistics.median(run.total for run in runs) / grid
-    alone = statistics.median(run.epochs_alone for run in runs) / grid
-    return f"{quartiles} | {never} of {len(runs)} | {kept} of {len(runs)} | {total:.2f} | {_ratio(alone)}"
+    pooled = statistics.median(run.epochs_pooled for run in runs) / grid
+    return f"{quartiles} | {never} of {len(runs)} | {kept} of {len(runs)} | {total:.2f} | {_ratio(pooled)}"
 
 
 def _listed(settings: set[Setting]) -> str:

@@ -98,7 +98,8 @@ start_service() {
     socket=$folder/podman.sock
     answers "$socket" && return
     mkdir -p "$folder"
-    setsid podman system service --time=3600 "unix://$socket" </dev/null >/dev/null 2>&1 &
+    # From the root: a service whose folder is deleted, such as a checkout, starts no container any more.
+    (cd / && exec setsid podman system service --time=3600 "unix://$socket" </dev/null >/dev/null 2>&1) &
     for _ in $(seq 50); do
         answers "$socket" && return
         sleep 0.2

@@ -93,10 +93,10 @@ def test_good_is_within_one_standard_error_of_the_best() -> None:
     # The best has mean 0.7 and variance 0.04 over its seeds: 0.1 is the error over four of them. The other has variance
     # 0, so the pooled one is 0.02, and 0.1 the error over two.
     table = Curves(("power",), (False,), {(1.0,): curves(0.5, 0.7, 0.9), (2.0,): curves(0.61, 0.61, 0.61)})
-    assert table.good(repeats=4, pooled=False) == {(1.0,), (2.0,)}
-    assert table.good(repeats=5, pooled=False) == {(1.0,)}
-    assert table.good(repeats=2) == {(1.0,), (2.0,)}
-    assert table.good(repeats=3) == {(1.0,)}
+    assert table.good(repeats=4) == {(1.0,), (2.0,)}
+    assert table.good(repeats=5) == {(1.0,)}
+    assert table.good(repeats=2, pooled=True) == {(1.0,), (2.0,)}
+    assert table.good(repeats=3, pooled=True) == {(1.0,)}
 
 
 def test_seeds_without_every_setting_are_left_out(tmp_path: Path) -> None:
