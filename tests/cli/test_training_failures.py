@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,14 +54,47 @@ def test_a_disk_that_fills_up_keeps_the_finished_training_and_the_same_command_o
     assert list((project / "kept").rglob("state-*")) == []
 
 
-def test_where_nothing_could_be_kept_the_model_is_put_where_there_is_room(
+def test_a_disk_without_room_for_checkpoints_is_found_out_before_training(
     run: Command, prepared: Path, project: Path
 ) -> None:
-    (project / "elsewhere").mkdir()
     with small_disk(project / "disk", "size=8m"):
-        result = run(
-            *train(prepared, "disk/model", "--checkpoints", "disk/kept"), TMPDIR=str(project / "elsewhere")
-        )  # fmt: skip
+        result = run(*train(prepared, "model", "--checkpoints", "disk/kept"))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("raregrade: cannot write disk/kept/")
+    assert "epoch 1/1" not in result.stderr
+    assert not (project / "model").exists()
+
+
+# The disk has room as training begins, and others fill it then.
+_FILLED = """
+import sys
+from raregrade.cli.main import run
+from raregrade.training.update import Updater
+original = Updater.update
+def update(self, batches, lr):
+    try:
+        with open("disk/of others", "ab", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+    except OSError:
+        return original(self, batches, lr)
+Updater.update = update
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_where_nothing_could_be_kept_the_model_is_put_where_there_is_room(prepared: Path, project: Path) -> None:
+    (project / "elsewhere").mkdir()
+    arguments = train(prepared, "disk/model", "--checkpoints", "disk/kept")
+    with small_disk(project / "disk", "size=512m"):
+        result = subprocess.run(
+            [sys.executable, "-c", _FILLED, *arguments],
+            cwd=project,
+            env=os.environ | {"TMPDIR": str(project / "elsewhere")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert result.returncode == 2
     assert "the checkpoint of" in result.stderr
     assert "could not be kept in disk/kept/" in result.stderr
