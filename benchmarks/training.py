@@ -65,14 +65,14 @@ def first(self, *arguments):
     print("first step", flush=True)
     os._exit(0)
 Updater.update = first
-from raregrade.cli.main import main
-main(sys.argv[1:])
+from raregrade.cli.main import run
+run(sys.argv[1:])
 """
 PEAK = """
 import sys
-from raregrade.cli.main import main
+from raregrade.cli.main import run
 try:
-    main(sys.argv[1:])
+    run(sys.argv[1:])
 finally:
     print("peak", next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -308,7 +308,8 @@ def start(setting: Setting, rounds: int) -> list[str]:
     imports = [sys.executable, "-c", "import torch, timm"]
     ratios = []
     for _ in range(rounds + 1):  # the first fills the disk cache
-        ratios.append(_seconds(command, setting.folder) / _seconds(imports, setting.folder))
+        first_step = _seconds(command, setting.folder, says="first step")
+        ratios.append(first_step / _seconds(imports, setting.folder))
     ratio = statistics.median(ratios[1:])
     print("| process start to first step, to `import torch, timm` | rounds | bar |\n|---|---|---|")
     print(f"| {ratio:.2f} | {min(ratios[1:]):.2f}–{max(ratios[1:]):.2f} | ≤ {START_BAR} |\n")
@@ -349,10 +350,13 @@ def _train_command(setting: Setting, *, epochs: int) -> list[str]:
     return ["train", "--data", "prepared", "--loss", "ce", "--out", "model", "--resume", "never"]
 
 
-def _seconds(command: list[str], folder: Path) -> float:
+def _seconds(command: list[str], folder: Path, says: str = "") -> float:
     since = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return time.perf_counter() - since
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - since
+    if says not in done.stdout:
+        raise RuntimeError(f"the command did not come to say {says!r}: {done.stderr}")
+    return seconds
 
 
 def _wait(device: torch.device) -> None:
