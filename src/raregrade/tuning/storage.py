@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ _CONNECT_SECONDS = 5
 _SCHEMES = "a file, postgresql://user@host/database, or sqlite:///file"
 
 
-class SharedStorage:
+class SharedStorage(ABC):
     """An open storage of studies.
 
     Attributes:
@@ -44,19 +45,19 @@ class SharedStorage:
     name: str
     one_machine: bool
 
+    @abstractmethod
     def lock(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Hold ``what`` alone among all workers of the storage. Raises UserError after two minutes of waiting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def alive(self, worker: str) -> contextlib.AbstractContextManager[None]:
         """Show that ``worker`` lives for as long as the block runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dead_trials(self, study: optuna.Study) -> list[int]:
         """Ids of the running trials of ``study`` whose workers no longer live."""
-        raise NotImplementedError
 
-    def beat(self, trial_id: int) -> None:
+    def beat(self, trial_id: int) -> None:  # noqa: B027 - files need none
         """A sign of life of ``trial_id``; nothing where workers show it otherwise."""
 
     @contextmanager
