@@ -112,8 +112,8 @@ def test_what_is_undefined_is_absent() -> None:
 def test_violations_are_pairs_with_the_child_predicted_and_the_parent_not() -> None:
     space = LabelSpace("multilabel", ("a", "b", "c"), (("a", "b"), ("b", "c")))
     probs = np.array([[0.4, 0.6, 0.7], [0.9, 0.2, 0.8], [0.5, 0.9, 0.5], [0.1, 0.1, 0.1]])
-    # a < b in the first, b < c in the second; exactly 0.5 is on neither side.
-    assert compute_metrics(np.zeros((4, 3)), probs, space)["violation_rate"] == 2 / 8
+    # b without a in the first and third image, c without b in the second; a label is predicted above 0.5, not at it.
+    assert compute_metrics(np.zeros((4, 3)), probs, space)["violation_rate"] == 3 / 8
 
 
 def test_confusion_counts_images_and_a_tie_takes_the_lower_class() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raregrade.evaluation.metrics import predicted_classes
 from raregrade.labels import LabelSpace
 
 
@@ -49,7 +48,7 @@ def reliability(
         confidence, hit = probs[known], targets[known]
         names = ("Predicted probability of a label", "Share with the label", "Labels")
     else:
-        confidence, hit = probs.max(axis=1), (predicted_classes(probs) == targets).astype(np.float64)
+        confidence, hit = probs.max(axis=1), (probs.argmax(axis=1) == targets).astype(np.float64)
         names = ("Probability of the predicted class", "Accuracy", "Images")
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     counts = np.bincount(index, minlength=bins)

@@ -19,33 +19,35 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.errors import DataError
-from raregrade.labels import LabelSpace, violations
+from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision, default_decision
 
 Floats = npt.NDArray[np.float64]
-# A label is predicted where its probability is above this.
-THRESHOLD = 0.5
 
 
-def compute_metrics(targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace) -> dict[str, float]:
+def compute_metrics(
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace, decision: Decision | None = None
+) -> dict[str, float]:
     """Every metric of the task that is defined on the data, by name without split.
 
     ordinal: qwk, mae (in grades), accuracy, balanced_accuracy, macro_f1, auroc, f1_<class>, auroc_<class>.
     multiclass: the same without qwk and mae.
     multilabel: macro_f1, auroc, auroc_weighted (by number of positives), violation_rate where the label space has
     edges, f1_<class>, auroc_<class>. Labels that are NaN are left out.
-    The predicted class is the most probable one (the lower index on a tie); a label is predicted above 0.5.
     AUROC is one class against the rest, macro-averaged.
 
     Args:
         targets: int [N] in [0, K), or float [N, K] of 0, 1 and NaN for ``multilabel``.
         probs: [N, K] in [0, 1].
         label_space: the task and its K classes.
+        decision: how probabilities become predicted classes; ``default_decision`` where None.
 
     Raises:
         DataError: no images, wrong shapes, a target outside the classes, a probability that is NaN or infinite.
     """
     check_arrays(targets, probs, label_space)
-    counts = counts_per_group(targets, probs, np.zeros(len(targets), dtype=np.int64), 1, label_space)
+    predicted = predictions_of(probs, label_space, decision)
+    counts = counts_per_group(targets, predicted, np.zeros(len(targets), dtype=np.int64), 1, label_space)
     values = metrics_of_counts(counts, label_space)
     values |= auroc_metrics(targets, probs, np.ones((len(targets), 1)), label_space)
     ordered = sorted(values, key=lambda name: _position(name, label_space))
@@ -61,23 +63,24 @@ def headline_metrics(label_space: LabelSpace) -> tuple[str, ...]:
 
 
 def confusion_matrix(
-    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace, decision: Decision | None = None
 ) -> npt.NDArray[np.int64]:
     """int64 [K, K]: entry (i, j) counts images of class i predicted as class j. Single-label tasks only."""
     check_arrays(targets, probs, label_space)
     k = label_space.num_classes
     groups = np.zeros(len(targets), dtype=np.int64)
-    return counts_per_group(targets, probs, groups, 1, label_space).reshape(k, k).astype(np.int64)
+    predicted = predictions_of(probs, label_space, decision)
+    return counts_per_group(targets, predicted, groups, 1, label_space).reshape(k, k).astype(np.int64)
 
 
 def label_outcomes(
-    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace, decision: Decision | None = None
 ) -> npt.NDArray[np.int64]:
     """int64 [K, 2, 2] for ``multilabel``: entry (k, i, j) counts images with label k = i that are predicted as j."""
     check_arrays(targets, probs, label_space)
     k = label_space.num_classes
     groups = np.zeros(len(targets), dtype=np.int64)
-    counts = counts_per_group(targets, probs, groups, 1, label_space)
+    counts = counts_per_group(targets, predictions_of(probs, label_space, decision), groups, 1, label_space)
     return counts[0, : 4 * k].reshape(k, 2, 2).astype(np.int64)
 
 
@@ -107,15 +110,16 @@ def check_arrays(targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space
         )
 
 
-def predicted_classes(probs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """int64 [N]: the most probable class, the lower index on a tie."""
-    classes: npt.NDArray[np.int64] = np.argmax(probs, axis=1).astype(np.int64)
-    return classes
+def predictions_of(
+    probs: npt.NDArray[Any], label_space: LabelSpace, decision: Decision | None = None
+) -> npt.NDArray[Any]:
+    """What ``decision`` (``default_decision`` where None) makes of ``probs`` [N, K]: int64 [N], or bool [N, K]."""
+    return (decision or default_decision(label_space)).decide(probs)
 
 
 def counts_per_group(
     targets: npt.NDArray[Any],
-    probs: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
     groups: npt.NDArray[np.int64],
     num_groups: int,
     label_space: LabelSpace,
@@ -125,7 +129,8 @@ def counts_per_group(
     Counts add up over groups, so the counts of a resample of groups are ``weights[R, G] @ counts[G, F]``.
 
     Args:
-        targets, probs: as for ``compute_metrics``.
+        targets: as for ``compute_metrics``.
+        predicted: int64 [N] class indices, or bool [N, K] for ``multilabel``.
         groups: int64 [N] in [0, num_groups).
         num_groups: G.
         label_space: the task and its K classes.
@@ -136,14 +141,16 @@ def counts_per_group(
     """
     k = label_space.num_classes
     if label_space.task != "multilabel":
-        cells = (groups * k + targets.astype(np.int64)) * k + predicted_classes(probs)
+        cells = (groups * k + targets.astype(np.int64)) * k + predicted
         return np.bincount(cells, minlength=num_groups * k * k).reshape(num_groups, k * k).astype(np.float64)
     known = ~np.isnan(targets)
     rows, labels = np.nonzero(known)
-    outcome = 2 * (targets[known] == 1) + (probs[known] > THRESHOLD)
+    outcome = 2 * (targets[known] == 1) + predicted[known]
     cells = (groups[rows] * k + labels) * 4 + outcome
     outcomes = np.bincount(cells, minlength=num_groups * k * 4).reshape(num_groups, k * 4)
-    violated = np.bincount(groups, weights=violations(probs, label_space, THRESHOLD).sum(axis=1), minlength=num_groups)
+    edges = np.asarray(label_space.edge_indices, dtype=np.int64).reshape(-1, 2)
+    orphans = (predicted[:, edges[:, 1]] & ~predicted[:, edges[:, 0]]).sum(axis=1)
+    violated = np.bincount(groups, weights=orphans, minlength=num_groups)
     pairs = np.bincount(groups, minlength=num_groups) * len(label_space.edges)
     return np.column_stack([outcomes, violated, pairs]).astype(np.float64)
 

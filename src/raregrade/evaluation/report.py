@@ -22,12 +22,11 @@ from raregrade.evaluation import figures
 from raregrade.evaluation.calibration import reliability
 from raregrade.evaluation.html import figure, render
 from raregrade.evaluation.metrics import (
-    THRESHOLD,
     compute_metrics,
     confusion_matrix,
     headline_metrics,
     label_outcomes,
-    predicted_classes,
+    predictions_of,
 )
 from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.predictions import Predictions, write_predictions
@@ -207,13 +206,13 @@ def _confusion_table(predictions: Predictions, split: str) -> pd.DataFrame:
     targets, probs = predictions.targets(split), predictions.probs(split)
     if space.task != "multilabel":
         names = np.array(space.classes, dtype=object)
-        return pd.DataFrame({"actual": names[targets], "predicted": names[predicted_classes(probs)]})
+        return pd.DataFrame({"actual": names[targets], "predicted": names[predictions_of(probs, space)]})
     known = ~np.isnan(targets)
     words = np.array(["absent", "present"], dtype=object)
     return pd.DataFrame(
         {
             "actual": words[targets[known].astype(np.int64)],
-            "predicted": words[(probs[known] > THRESHOLD).astype(np.int64)],
+            "predicted": words[predictions_of(probs, space)[known].astype(np.int64)],
             "label": np.array(space.classes, dtype=object)[np.nonzero(known)[1]],
         }
     )
@@ -254,7 +253,7 @@ def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, An
     targets, probs = predictions.targets(split), predictions.probs(split)
     images, groups = predictions.image_ids(split), predictions.groups(split)
     if space.task == "multilabel":
-        wrong = ~np.isnan(targets) & ((probs > THRESHOLD) != (targets == 1))
+        wrong = ~np.isnan(targets) & (predictions_of(probs, space) != (targets == 1))
         rows, labels = np.nonzero(wrong)
         surety = np.where(targets == 1, 1 - probs, probs)[rows, labels]
         actual = [
@@ -263,7 +262,7 @@ def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, An
         ]
         guessed = ["absent" if targets[i, k] == 1 else "present" for i, k in zip(rows, labels, strict=True)]
     else:
-        predicted = predicted_classes(probs)
+        predicted = predictions_of(probs, space)
         rows = np.flatnonzero(predicted != targets)
         surety = probs[rows, predicted[rows]]
         actual = [space.classes[targets[i]] for i in rows]

@@ -21,8 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raregrade.evaluation.metrics import auroc_metrics, check_arrays, counts_per_group, metrics_of_counts
+from raregrade.evaluation.metrics import (
+    auroc_metrics,
+    check_arrays,
+    counts_per_group,
+    metrics_of_counts,
+    predictions_of,
+)
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision
 
 Floats = npt.NDArray[np.float64]
 # Resamples computed at once: bounds memory to about 3 · N · 256 floats, and fits the processor's cache.
@@ -46,6 +53,7 @@ def bootstrap_metrics(
     *,
     resamples: int,
     seed: int = SEED,
+    decisions: Sequence[Decision | None] | None = None,
 ) -> dict[str, Floats]:
     """Every metric of ``compute_metrics`` for each model on the same resamples of groups.
 
@@ -59,6 +67,7 @@ def bootstrap_metrics(
         label_space: the task and its K classes.
         resamples: R.
         seed: of the draws; the same seed, groups and R give the same draws.
+        decisions: one a model; the task's default where None.
 
     Returns:
         name → float64 [M, R]; NaN where the metric is undefined in a resample.
@@ -70,7 +79,10 @@ def bootstrap_metrics(
         check_arrays(targets, model, label_space)
     # Sorted names: the draws must not depend on the order of the images.
     names, group_index = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    counts = [counts_per_group(targets, p, group_index, len(names), label_space) for p in probs]
+    counts = [
+        counts_per_group(targets, predictions_of(p, label_space, d), group_index, len(names), label_space)
+        for p, d in zip(probs, decisions or [None] * len(probs), strict=True)
+    ]
     generator = np.random.default_rng(seed)
     chunks: list[list[dict[str, Floats]]] = []
     for start in range(0, resamples, CHUNK):
