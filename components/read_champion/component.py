@@ -17,7 +17,7 @@ def read_champion(
     store: str = "",
     tracking_uri: str = "none",
     experiment: str = "raregrade",
-) -> list:
+) -> list[dict]:
     """Read the champion's recipe, splits and model; without a champion, the recipe of the parameters."""
     from pathlib import Path
 

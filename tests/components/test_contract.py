@@ -17,7 +17,7 @@ from raregrade import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = sorted(p.parent for p in (ROOT / "components").glob("*/component.py"))
-KFP_TYPES = {"Dict": "dict", "List": "list", "String": "str"}
+KFP_TYPES = {"Dict": "dict", "List": "list", "List[Dict]": "list[dict]", "String": "str"}
 NAMES = {
     "collect_study",
     "compare_folds",

@@ -40,6 +40,40 @@ def test_compile_writes_a_file_for_the_image_that_is_named(workplace):
     assert "registry.example/raregrade:4f2a" in done.stdout
 
 
+def test_compile_into_a_folder_names_the_file_after_the_pipeline(workplace, capsys):
+    (workplace / "made").mkdir()
+    assert run(["pipeline", "compile", "compare_losses", "--out", "made"]) == 0
+    assert run(["pipeline", "compile", "tune_loss", "--out", "new/"]) == 0
+    assert [path.name for path in (workplace / "made").iterdir()] == ["compare_losses.yaml"]
+    assert [path.name for path in (workplace / "new").iterdir()] == ["tune_loss.yaml"]
+    assert "new/tune_loss.yaml: tune_loss" in capsys.readouterr().out
+
+
+def test_compile_of_all_pipelines_takes_a_folder(workplace):
+    assert run(["pipeline", "compile", "--out", "all"]) == 0
+    assert sorted(path.stem for path in (workplace / "all").iterdir()) == [
+        "compare_losses",
+        "cross_validate",
+        "retrain_and_promote",
+        "tune_loss",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["compare_losses", "--out", "c.txt"],
+            "--out c.txt: a compiled pipeline is a .yaml file. Name one, or a folder.",
+        ),
+        (["--out", "c.yaml"], "--out is one file: name the pipeline as well, or give a folder."),
+    ],
+)
+def test_compile_refuses_in_one_line_what_it_cannot_write(workplace, capsys, arguments, said):
+    assert run(["pipeline", "compile", *arguments]) == 2
+    assert capsys.readouterr().err == f"raregrade: {said}\n"
+
+
 def test_compile_does_not_put_another_image_into_the_file_of_the_repository(workplace):
     before = (workplace / "pipelines" / "compare_losses.yaml").read_bytes()
     done = raregrade("pipeline", "compile", RAREGRADE_IMAGE="registry.example/raregrade:4f2a")

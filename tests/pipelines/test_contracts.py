@@ -139,6 +139,74 @@ def test_a_parameter_output_that_crosses_into_a_loop_is_found_and_the_items_of_t
     ]
 
 
+def parameter_types(component, kind):
+    return {name: p["parameterType"] for name, p in component.get(kind, {}).get("parameters", {}).items()}
+
+
+def type_mismatches(spec):
+    """Parameters whose type is not the one that their task declares, in the words of the driver, which refuses them."""
+    found = []
+    for group in (spec["root"], *(c for c in spec["components"].values() if "dag" in c)):
+        components = {n: spec["components"][t["componentRef"]["name"]] for n, t in group["dag"]["tasks"].items()}
+        for task, component in components.items():
+            expected = parameter_types(component, "inputDefinitions")
+            inputs = group["dag"]["tasks"][task].get("inputs", {}).get("parameters", {})
+            for name, source in inputs.items():
+                if "componentInputParameter" in source:
+                    got = parameter_types(group, "inputDefinitions")[source["componentInputParameter"]]
+                elif "taskOutputParameter" in source:
+                    output = source["taskOutputParameter"]
+                    got = parameter_types(components[output["producerTask"]], "outputDefinitions")[
+                        output["outputParameterKey"]
+                    ]
+                else:
+                    continue
+                if got != expected[name]:
+                    found.append(f"{task}: input parameter {name!r} type mismatch: expect {expected[name]}, got {got}")
+    return found
+
+
+def loop_item_types(spec):
+    return {
+        parameter_types(spec["components"][task["componentRef"]["name"]], "inputDefinitions")[
+            task["parameterIterator"]["itemInput"]
+        ]
+        for tasks in groups(spec)
+        for task in tasks.values()
+        if "parameterIterator" in task
+    }
+
+
+def test_every_parameter_has_the_type_that_its_task_declares(spec):
+    assert type_mismatches(spec) == []
+
+
+def test_the_items_of_every_loop_are_structs(spec):
+    assert loop_item_types(spec) == {"STRUCT"}
+
+
+def test_a_loop_over_a_list_without_a_type_is_found_to_hand_on_text(tmp_path):
+    """kfp compiles it, runs it on one machine, and on a cluster the driver refuses it."""
+
+    @dsl.component(base_image="x", install_kfp_package=False)
+    def items() -> list:
+        return []
+
+    @dsl.component(base_image="x", install_kfp_package=False)
+    def use(run: dict):
+        pass
+
+    @dsl.pipeline(name="untyped")
+    def untyped():
+        with dsl.ParallelFor(items=items().output, name="loop") as item:
+            use(run=item)
+
+    compiler.Compiler().compile(untyped, str(tmp_path / "untyped.yaml"))
+    spec = yaml.safe_load((tmp_path / "untyped.yaml").read_text())
+    assert type_mismatches(spec) == ["use: input parameter 'run' type mismatch: expect STRUCT, got STRING"]
+    assert loop_item_types(spec) == {"STRING"}
+
+
 def test_what_changes_the_registry_or_reads_what_changes_is_never_taken_from_the_cache(spec):
     """A branch, an alias, a registry, a study: the same arguments mean something else tomorrow."""
     never = {"fetch-data", "read-champion", "register-model", "promote-model", "notify-exit"}

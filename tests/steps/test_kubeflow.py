@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kfp.dsl import PipelineTaskFinalStatus
 
 from raregrade.config import PrepareSection, TrainConfig, TrainSection, params_from_dict, section
 from raregrade.config.base import ConfigModel
@@ -102,6 +103,16 @@ def test_without_raw_data_the_path_stays(params):
 def test_runs_are_grouped_by_the_id_of_the_pipeline_run(monkeypatch):
     monkeypatch.setenv("RAREGRADE_GROUP", "0c6b9e0e-run")
     assert kubeflow.tracking("none", "severity") == kubeflow.Tracking("none", "severity", "0c6b9e0e-run")
+
+
+def test_the_outcome_of_a_run_is_read_from_what_a_backend_hands_its_exit_handler(monkeypatch):
+    """As recorded from a backend 2.17.0, whose error is empty even after a failure."""
+    monkeypatch.delenv("RAREGRADE_GROUP", raising=False)
+    status = PipelineTaskFinalStatus("COMPLETE", "run-7", "pipeline", None, None)
+    assert kubeflow.outcome("compare_losses", status).state == "SUCCEEDED"
+    assert kubeflow.outcome("compare_losses", status).run == "run-7"
+    nothing = PipelineTaskFinalStatus(None, "run-7", "pipeline", None, "")
+    assert kubeflow.outcome("compare_losses", nothing).sentence == "compare_losses ended as UNKNOWN"
 
 
 def test_checkpoints_are_kept_only_where_a_folder_outlives_the_task(monkeypatch, tmp_path):

@@ -139,6 +139,42 @@ def test_a_run_that_logged_nothing_has_nothing_to_tag(store):
     assert notify(FAILED, tracking=Tracking(store, "exit", group="run-9"))["mlflow_run_id"] is None
 
 
+@pytest.mark.parametrize(
+    ("said", "state", "sentence"),
+    [
+        # Recorded from a backend 2.17.0: after a success, and when a run was terminated while it trained.
+        ("COMPLETE", "SUCCEEDED", "compare_losses succeeded"),
+        (
+            "RUNNING",
+            "UNFINISHED",
+            "compare_losses did not finish, its state is RUNNING: it was terminated, or a task could not start",
+        ),
+        # What kfp documents and says on one machine, and what Argo says.
+        ("SUCCEEDED", "SUCCEEDED", "compare_losses succeeded"),
+        ("Succeeded", "SUCCEEDED", "compare_losses succeeded"),
+        ("COMPLETED", "SUCCEEDED", "compare_losses succeeded"),
+        ("CACHED", "SUCCEEDED", "compare_losses succeeded"),
+        ("FAILED", "FAILED", "compare_losses failed"),
+        ("Error", "FAILED", "compare_losses failed"),
+        ("CANCELLED", "CANCELLED", "compare_losses was cancelled"),
+        ("CANCELED", "CANCELLED", "compare_losses was cancelled"),
+        ("SKIPPED", "SKIPPED", "compare_losses ended as SKIPPED"),
+        ("", "UNKNOWN", "compare_losses ended as UNKNOWN"),
+    ],
+)
+def test_the_words_of_every_backend_are_understood(said, state, sentence):
+    outcome = Outcome("compare_losses", "run-7", said)
+    assert (outcome.state, outcome.sentence) == (state, sentence)
+
+
+@pytest.mark.parametrize(("said", "succeeded"), [("COMPLETE", True), ("RUNNING", False), ("SKIPPED", False)])
+def test_only_a_success_ends_the_parent_run_as_finished(monkeypatch, no_tracking, said, succeeded):
+    told = []
+    monkeypatch.setattr("raregrade.tracking.outcome.report_outcome", lambda *_, **words: told.append(words))
+    notify(Outcome("compare_losses", "run-7", said), tracking=no_tracking)
+    assert [words["succeeded"] for words in told] == [succeeded]
+
+
 def test_an_mlflow_that_is_gone_does_not_keep_the_webhook_from_being_told(webhook, caplog):
     result = notify(FAILED, tracking=Tracking("http://127.0.0.1:1", "exit", group="run-7"))
     assert result["delivered"] is True

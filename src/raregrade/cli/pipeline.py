@@ -51,14 +51,19 @@ def compile_(
     *,
     name: Annotated[str | None, typer.Argument(metavar="[PIPELINE]", help="All pipelines where none is named.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; by default beside the pipeline.")
+        Path | None,
+        typer.Option("--out", help="The .yaml file to write, or a folder for it; by default beside the pipeline."),
     ] = None,
     image: ImageOption = None,
     env: EnvironmentOption = None,
 ) -> None:
     """Write a pipeline as YAML: one that any Kubeflow Pipelines host takes, or with --env one cluster's own."""
-    if out is not None and name is None:
-        raise UserError("--out is one file: name the pipeline as well.")
+    into_folder = out is not None and (out.is_dir() or not out.suffix)
+    if out is not None and not into_folder:
+        if name is None:
+            raise UserError("--out is one file: name the pipeline as well, or give a folder.")
+        if out.suffix not in (".yaml", ".yml"):
+            raise UserError(f"--out {out}: a compiled pipeline is a .yaml file. Name one, or a folder.")
     environment = read_environment(env)
     if environment is not None and out is None:
         raise UserError("the file beside the pipeline belongs to no cluster: with --env, give the pipeline and --out.")
@@ -70,7 +75,8 @@ def compile_(
         )
     for pipeline in module.NAMES if name is None else [name]:
         module.load_pipeline(pipeline)  # an unknown name is refused before anything is written
-        target = out or module.committed_yaml(pipeline)
+        committed = module.committed_yaml(pipeline)
+        target = committed if out is None else out / committed.name if into_folder else out
         module.compile_pipeline(pipeline, target, environment)
         print(f"{target}: {pipeline}, image {task_image()}{'' if env is None else f', environment {env}'}")
 

@@ -54,7 +54,7 @@ class ClassificationMetrics(Artifact, Protocol):
 class FinalStatus(Protocol):
     """The part of ``kfp.dsl.PipelineTaskFinalStatus`` that is used here."""
 
-    state: str
+    state: str | None
     pipeline_job_resource_name: str
     error_message: str | None
 
@@ -106,7 +106,7 @@ def tuned_parameters(run: dict[str, Any], tuned: Artifact | None) -> Path | None
 def outcome(pipeline: str, status: FinalStatus) -> Outcome:
     """How the run of ``pipeline`` ended, from what Kubeflow hands an exit handler."""
     run = os.environ.get(GROUP_VARIABLE) or status.pipeline_job_resource_name
-    return Outcome(pipeline, run, status.state.upper(), status.error_message or "")
+    return Outcome(pipeline, run, status.state or "", status.error_message or "")
 
 
 def checkpoints() -> str | None:

@@ -20,7 +20,16 @@ from raregrade.tracking import Tracking
 WEBHOOK_VARIABLE = "RAREGRADE_WEBHOOK_URL"
 SECRET_VARIABLE = "RAREGRADE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 SIGNATURE_HEADER = "X-Raregrade-Signature"
-SUCCEEDED = "SUCCEEDED"
+SUCCEEDED, FAILED, CANCELLED, UNFINISHED = "SUCCEEDED", "FAILED", "CANCELLED", "UNFINISHED"
+# Backends have words of their own: kfp documents the first of each line, a backend 2.17.0 says COMPLETE after a success,
+# and RUNNING of a run that was terminated or in which a task could not start.
+_STATES = {
+    SUCCEEDED: ("SUCCEEDED", "SUCCESS", "COMPLETE", "COMPLETED", "CACHED"),
+    FAILED: ("FAILED", "FAILURE", "ERROR"),
+    CANCELLED: ("CANCELLED", "CANCELED", "CANCELLING", "CANCELING", "TERMINATED"),
+    UNFINISHED: ("RUNNING", "PENDING", "NEW", "PAUSED"),
+}
+_STATE_OF = {word: state for state, words in _STATES.items() for word in words}
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 10.0
 _PAUSE_SECONDS = 2.0
@@ -35,19 +44,30 @@ class Outcome:
     Attributes:
         pipeline: name of the pipeline.
         run: id of the run.
-        state: ``SUCCEEDED``, ``FAILED`` or ``CANCELLED``.
+        said: the state as whoever runs the pipeline names it, in any case, such as ``COMPLETE``.
         error: what failed; empty after a success.
     """
 
     pipeline: str
     run: str
-    state: str
+    said: str
     error: str = ""
+
+    @property
+    def state(self) -> str:
+        """``SUCCEEDED``, ``FAILED``, ``CANCELLED`` or ``UNFINISHED``; a word that none of them has, as it was said."""
+        word = self.said.strip().upper()
+        return _STATE_OF.get(word, word or "UNKNOWN")
 
     @property
     def sentence(self) -> str:
         """Such as ``compare_losses failed: task train-model …``."""
-        what = {SUCCEEDED: "succeeded", "FAILED": "failed", "CANCELLED": "was cancelled"}
+        what = {
+            SUCCEEDED: "succeeded",
+            FAILED: "failed",
+            CANCELLED: "was cancelled",
+            UNFINISHED: f"did not finish, its state is {self.said}: it was terminated, or a task could not start",
+        }
         text = f"{self.pipeline} {what.get(self.state, f'ended as {self.state}')}"
         return f"{text}: {self.error}" if self.error else text
 
