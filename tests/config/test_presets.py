@@ -11,8 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.config import TrainConfig, dump_params, load_params, merged_params
-from raregrade.config.model import AugmentConfig
+from raregrade.config import AugmentConfig, TrainConfig, dump_params, load_params, merged_params
 from raregrade.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

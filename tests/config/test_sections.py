@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "train.schedule": "constant",
     "train.freeze": ["layer1"],
     "train.early_stopping": 5,
+    "train.lr_min": 1e-5,
     "train.gradient_clip": 1.0,
     "train.ema": 0.999,
     "train.sampler": "class_balanced",

@@ -52,54 +52,63 @@ def test_a_rare_label_of_a_multilabel_task_is_drawn_more_often():
 
 @given(
     targets=st.lists(st.integers(0, 4), min_size=4, max_size=60).map(np.array).filter(lambda t: len(np.unique(t)) > 1),
-    p=st.integers(2, 6),
-    k=st.integers(2, 5),
+    size=st.integers(4, 40),
+    least=st.integers(2, 6),
+    count=st.integers(1, 12),
     seed=st.integers(0, 50),
 )
-def test_every_batch_has_k_images_of_each_of_p_classes(targets, p, k, seed):
+def test_every_batch_is_full_and_shared_evenly_by_as_many_classes_as_fit(targets, size, least, count, seed):
     classes = np.unique(targets)
-    batches = pk_batches(targets, p, k, seed=seed, epoch=1)
-    assert batches
-    turns = np.zeros(5, dtype=int)
+    batches = pk_batches(targets, size, least, count=count, seed=seed, epoch=1)
+    assert [len(batch) for batch in batches] == [size] * count
+    wanted = min(len(classes), max(2, size // least))
     for batch in batches:
         present, times = np.unique(targets[batch], return_counts=True)
-        assert len(present) == min(p, len(classes))
-        assert (times == k).all()
-        turns[present] += 1
-    assert turns[classes].max() - turns[classes].min() <= 1
+        assert len(present) == wanted
+        assert times.max() - times.min() <= 1
+        assert times.min() >= least or size < 2 * least
+
+
+@given(count=st.integers(1, 30), size=st.integers(8, 20), seed=st.integers(0, 50))
+def test_over_an_epoch_classes_take_turns_and_images_too(count, size, seed):
+    targets = np.repeat([0, 1, 2, 3, 4], [40, 20, 10, 6, 5])
+    drawn = np.concatenate(pk_batches(targets, size, 4, count=count, seed=seed, epoch=0))
+    of_class = np.bincount(targets[drawn], minlength=5)
+    each = -(-size // min(5, size // 4))
+    assert of_class.max() - of_class.min() <= each
+    times = np.bincount(drawn, minlength=len(targets))
+    for c in range(5):
+        assert times[targets == c].max() - times[targets == c].min() <= 1
 
 
 def test_a_batch_repeats_an_image_only_where_its_class_is_too_small():
     targets = np.array([0] * 40 + [1] * 40 + [2])
-    for batch in pk_batches(targets, 3, 4, seed=0, epoch=0):
+    for batch in pk_batches(targets, 12, 4, count=6, seed=0, epoch=0):
         assert len(set(batch[targets[batch] != 2])) == 8
         assert (batch == 80).sum() == 4
 
 
-def test_an_epoch_has_about_as_many_images_as_the_data():
-    targets = np.array([0] * 90 + [1] * 10)
-    assert len(pk_batches(targets, 2, 4, seed=0, epoch=0)) == 12
-
-
 def test_batches_depend_on_seed_and_epoch_alone():
     targets = np.array([0] * 20 + [1] * 20)
-    first = pk_batches(targets, 2, 3, seed=4, epoch=0)
-    assert all(np.array_equal(a, b) for a, b in zip(first, pk_batches(targets, 2, 3, seed=4, epoch=0), strict=True))
-    other = pk_batches(targets, 2, 3, seed=4, epoch=1)
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    first = pk_batches(targets, 6, 3, count=6, seed=4, epoch=0)
+    again = pk_batches(targets, 6, 3, count=6, seed=4, epoch=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for seed, epoch in ((4, 1), (5, 0)):
+        other = pk_batches(targets, 6, 3, count=6, seed=seed, epoch=epoch)
+        assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize(("p", "k"), [(1, 4), (4, 1)])
-def test_batches_without_pairs_are_refused(p, k):
-    with pytest.raises(ValueError, match=f"p = {p}, k = {k}"):
-        pk_batches(np.array([0, 1, 0, 1]), p, k, seed=0, epoch=0)
+@pytest.mark.parametrize(("size", "least"), [(3, 2), (8, 1)])
+def test_batches_without_pairs_are_refused(size, least):
+    with pytest.raises(ValueError, match=f"got batches of {size} images and at least {least} of each class"):
+        pk_batches(np.array([0, 1, 0, 1]), size, least, count=1, seed=0, epoch=0)
 
 
 def test_what_cannot_be_sampled_is_refused():
     with pytest.raises(ValueError, match="two classes"):
-        pk_batches(np.zeros(5, dtype=int), 2, 2, seed=0, epoch=0)
+        pk_batches(np.zeros(5, dtype=int), 4, 2, count=1, seed=0, epoch=0)
     with pytest.raises(ValueError, match="one label"):
-        pk_batches(np.zeros((5, 2)), 2, 2, seed=0, epoch=0)
+        pk_batches(np.zeros((5, 2)), 4, 2, count=1, seed=0, epoch=0)
     with pytest.raises(ValueError, match="no targets"):
         class_balanced_indices(np.array([], dtype=int), seed=0, epoch=0, n=3)
     with pytest.raises(ValueError, match="n = 0"):

@@ -15,17 +15,40 @@ SCHEDULES = ["cosine", "constant", "step", "plateau"]
 
 
 @given(
-    epochs=st.integers(1, 50),
+    epochs=st.integers(4, 50),
     steps=st.integers(1, 40),
-    warmup=st.floats(0, 10),
+    warmup=st.floats(0, 0.99),
+    part=st.floats(0.1, 1),
     schedule=st.sampled_from(SCHEDULES),
 )
-def test_the_learning_rate_is_positive_and_never_above_its_peak(
-    epochs: int, steps: int, warmup: float, schedule: str
+def test_the_learning_rate_is_positive_and_reaches_its_peak_but_never_more(
+    epochs: int, steps: int, warmup: float, part: float, schedule: str
 ) -> None:
-    config = TrainConfig(epochs=epochs, warmup_epochs=warmup, schedule=schedule, lr=0.1)
-    rates = [learning_rate(config, step, steps, epochs) for step in range(epochs * steps)]
+    config = TrainConfig(epochs=epochs, warmup_epochs=warmup * epochs, schedule=schedule, lr=0.1, lr_epochs=1)
+    stage = max(1, round(part * epochs))
+    rates = [learning_rate(config, step, steps, stage) for step in range(stage * steps)]
     assert all(0 < rate <= 0.1 for rate in rates)
+    if schedule in ("cosine", "constant", "plateau"):
+        assert max(rates) == pytest.approx(0.1)
+
+
+@given(epochs=st.integers(4, 40), lr_epochs=st.integers(1, 40), schedule=st.sampled_from(["step", "plateau"]))
+def test_a_schedule_is_said_to_act_where_it_lowers_a_rate_that_is_trained_with(
+    epochs: int, lr_epochs: int, schedule: str
+) -> None:
+    config = TrainConfig(epochs=80, schedule=schedule, lr_epochs=lr_epochs, warmup_epochs=0.0, lr=0.1)
+    plateau, rates = Plateau(), []
+    for epoch in range(epochs):
+        rates.append(learning_rate(config, epoch, 1, epochs, plateau.scale))
+        plateau.update(0.5, config, lower_is_better=False)
+    assert config.schedule_acts(epochs) == (min(rates) < 0.1)
+
+
+def test_a_stage_warms_up_for_its_part_of_the_warm_up() -> None:
+    config = TrainConfig(epochs=10, warmup_epochs=2.0, lr=1.0, schedule="constant")
+    assert [learning_rate(config, step, 10, 5) for step in range(12)] == pytest.approx(
+        [(step + 1) / 11 for step in range(10)] + [1.0, 1.0]
+    )
 
 
 def test_warm_up_rises_in_equal_steps_and_the_cosine_falls_to_nearly_nothing() -> None:

@@ -1,7 +1,9 @@
 """Stages share the epochs out, and a frozen backbone stays frozen: weights, BatchNorm statistics and dropout."""
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from raregrade.config import LOSS_PARAMS, LossChoice, TrainSection
 from raregrade.errors import ConfigError, InterruptedRunError
+from raregrade.labels import LabelSpace, label_statistics
+from raregrade.losses import create_loss
 from raregrade.losses.base import Stage
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.loop import fit
@@ -48,7 +52,7 @@ def test_epochs_follow_the_shares() -> None:
 
 
 def test_fewer_epochs_than_stages_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.epochs = 1: the stages a and b need at least one epoch each"):
+    with pytest.raises(ConfigError, match=r"train\.epochs = 1: training in 2 stages .* Set train\.epochs=2 or more"):
         plan_stages([Stage("a", share=0.5), Stage("b", share=0.5)], 1)
 
 
@@ -88,11 +92,64 @@ def test_a_staged_run_interrupted_in_its_second_stage_resumes_to_the_same_weight
     assert whole.history == resumed.history
 
 
-def test_batches_of_the_first_stage_hold_several_images_of_each_class(prepared) -> None:
-    from raregrade.config import TrainConfig
-    from raregrade.training.order import epoch_batches
+def test_batches_of_the_first_stage_hold_several_images_of_each_class(prepared, section, reporter, monkeypatch) -> None:
+    """As the loop trains on them, and as many as the second stage has of its own."""
+    from raregrade.training.update import Updater
 
-    targets = prepared.targets(prepared.rows("train"))
-    stage = Stage("representation", sampler="pk", images_per_class=4)
-    for batch in epoch_batches(targets, TrainConfig(batch_size=16), stage, seed=1, epoch=0):
-        assert sorted(torch.bincount(torch.from_numpy(targets[batch])).tolist()) == [4, 4, 4, 4]
+    batches: list[list[int]] = []
+    original = Updater.update
+
+    def update(self, passes, lr):
+        batches.append(sorted(torch.bincount(passes[0][1], minlength=4).tolist()))
+        return original(self, passes, lr)
+
+    monkeypatch.setattr(Updater, "update", update)
+    run(two_stages(section, "balanced_softmax", epochs=2, batch_size=32), prepared, reporter())
+    first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
+    assert first == [[8, 8, 8, 8]] * (len(prepared.rows("train")) // 32)
+    assert len(second) == len(first)
+    assert {sum(counts) for counts in second} == {32}
+
+
+@pytest.mark.parametrize("kind", list(LOSS_PARAMS))
+def test_the_settings_of_a_loss_know_the_stages_that_it_asks_for(kind: str) -> None:
+    """The settings are checked before torch is imported, and the stages belong to the loss."""
+    task = LOSS_PARAMS[kind].tasks[-1]
+    edges = (("a", "b"),) if task == "multilabel" else ()
+    space = LabelSpace(task, ("a", "b", "c"), edges)
+    targets = np.eye(3) if task == "multilabel" else np.array([0, 1, 2, 0])
+    for classifier in ("crt", "tau_norm") if kind == "two_stage" else (None,):
+        params = LOSS_PARAMS[kind](**({"classifier": classifier, "classifier_share": 0.4} if classifier else {}))
+        statistics = label_statistics(targets, space)
+        loss = create_loss(kind, label_space=space, statistics=statistics, **params.model_dump())
+        assert params.stage_shares == tuple(stage.share for stage in loss.stages)
+
+
+def test_every_stage_runs_through_the_schedule_and_its_warm_up_once(prepared, section, reporter) -> None:
+    settings = two_stages(section, "crt", epochs=5, lr=1e-2, warmup_epochs=1.0, batch_size=16)
+    rates: list[float] = []
+
+    class Watching(reporter):
+        def step(self, *arguments):
+            rates.append(fitted.updater.optimizer.param_groups[-1]["lr"])
+
+    from raregrade.training import loop
+
+    class Fit(loop._Fit):
+        def run(self):
+            nonlocal fitted
+            fitted = self
+            return super().run()
+
+    fitted: loop._Fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_Fit", Fit)
+        run(settings, prepared, Watching())
+    steps = len(prepared.rows("train")) // 16
+
+    def stage(epochs: int) -> list[float]:
+        total, warmup = epochs * steps, round(epochs / 5 * steps)
+        rise = [1e-2 * (i + 1) / (warmup + 1) for i in range(warmup)]
+        return rise + [5e-3 * (1 + math.cos(math.pi * i / (total - warmup))) for i in range(total - warmup)]
+
+    assert rates == pytest.approx(stage(3) + stage(2))

@@ -8,7 +8,6 @@ from raregrade.config.load import dump_params, load_params, merged_params, param
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.model import (
     METRIC_TASKS,
-    AugmentConfig,
     CompareConfig,
     DataConfig,
     EvaluateConfig,
@@ -19,7 +18,6 @@ from raregrade.config.model import (
     RegisterConfig,
     SplitConfig,
     TrackingConfig,
-    TrainConfig,
 )
 from raregrade.config.sections import (
     CompareSection,
@@ -32,6 +30,7 @@ from raregrade.config.sections import (
     section,
     section_keys,
 )
+from raregrade.config.training import AugmentConfig, TrainConfig
 from raregrade.config.tuning import StudyConfig, StudyStorage, TuneConfig
 
 __all__ = [

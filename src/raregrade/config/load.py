@@ -250,10 +250,14 @@ def _loss_choice(name: str, value: Any, problems: list[str]) -> LossChoice | Non
 def _describe_all(errors: Sequence[ErrorDetails], prefix: str, model: Any) -> list[str]:
     """One line for each wrong value. A value that may be of several types fails once a type: those become one line."""
     lines: dict[str, str] = {}
+    across_keys: list[str] = []
     for error in errors:
         key, message = _describe(error, prefix, model)
-        lines[key] = f"{lines[key]}, or {message}" if key in lines else message
-    return [f"{key}: {message}" if key else message for key, message in lines.items()]
+        if not key:
+            across_keys += message.splitlines()
+        else:
+            lines[key] = f"{lines[key]}, or {message}" if key in lines else message
+    return [f"{key}: {message}" for key, message in lines.items()] + across_keys
 
 
 def _describe(error: ErrorDetails, prefix: str, model: Any) -> tuple[str, str]:
@@ -269,6 +273,8 @@ def _describe(error: ErrorDetails, prefix: str, model: Any) -> tuple[str, str]:
         return f"{key} = {error['input']!r}", f"expected keys below it; allowed: {', '.join(_allowed_keys(model, loc))}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if error["type"] == "value_error" and message.startswith(f"{key}."):
+        return "", message  # of several keys below this one: the message begins with the one to change
     return (key if error["type"] == "value_error" else f"{key} = {error['input']!r}"), message
 
 

@@ -6,13 +6,16 @@ parameter is refused before anything heavy is imported.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from raregrade.config.base import ConfigModel
 from raregrade.config.space import Choice, FloatRange, Scalar, Space
 from raregrade.labels import Task
+
+if TYPE_CHECKING:
+    from raregrade.config.training import TrainConfig
 
 SINGLE_LABEL: tuple[Task, ...] = ("multiclass", "ordinal")
 ORDINAL: tuple[Task, ...] = ("ordinal",)
@@ -36,6 +39,24 @@ class LossParams(ConfigModel):
         """The part of ``SEARCH`` that changes anything under these settings."""
         return dict(self.SEARCH)
 
+    @property
+    def corrects_prior(self) -> bool:
+        """Whether the loss, or a stage of it, makes up for the class frequencies that it is given.
+
+        Margins by class counts (LDAM, LMF) do not: their authors combine them with class-balanced sampling.
+        """
+        return False
+
+    @property
+    def stage_shares(self) -> tuple[float, ...]:
+        """The part of the epochs that each stage of training gets; 0 trains nothing."""
+        return (1.0,)
+
+    def conflicts(self, key: str, train: TrainConfig) -> list[str]:
+        """What of these settings makes no sense under ``train``; ``key`` is where they stand, ``losses.<name>``."""
+        del key, train
+        return []
+
 
 class CrossEntropyParams(LossParams):
     """Cross-entropy, all classes alike."""
@@ -50,6 +71,10 @@ class WeightedCrossEntropyParams(LossParams):
     weighting: Literal["inverse", "complement"] = "inverse"
     SEARCH: ClassVar[dict[str, Space]] = {"weighting": Choice(choices=("inverse", "complement"))}
 
+    @property
+    def corrects_prior(self) -> bool:
+        return True
+
 
 class EffectiveNumberParams(LossParams):
     """Cross-entropy weighted by effective numbers, arXiv 1901.05555."""
@@ -59,6 +84,10 @@ class EffectiveNumberParams(LossParams):
     SEARCH: ClassVar[dict[str, Space]] = {"beta": Choice(choices=(0.9, 0.99, 0.999, 0.9999))}
     PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"beta": 0.9999}, {"beta": 0.999})
 
+    @property
+    def corrects_prior(self) -> bool:
+        return self.beta > 0
+
 
 class BalancedSoftmaxParams(LossParams):
     """Balanced softmax, arXiv 2007.10740; with another ``tau`` logit adjustment, arXiv 2007.07314."""
@@ -67,6 +96,10 @@ class BalancedSoftmaxParams(LossParams):
     tau: float = Field(1.0, ge=0, le=10)
     SEARCH: ClassVar[dict[str, Space]] = {"tau": FloatRange(low=0.25, high=2.0)}
     PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"tau": 1.0},)
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.tau > 0
 
 
 class FocalParams(LossParams):
@@ -80,6 +113,10 @@ class FocalParams(LossParams):
         "weighting": Choice(choices=("none", "inverse")),
     }
     PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma": 2.0, "weighting": "none"},)
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.weighting == "inverse"
 
 
 class LDAMParams(LossParams):
@@ -108,6 +145,19 @@ class DRWParams(LDAMParams):
     }
     PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"max_margin": 0.5, "scale": 30.0, "beta": 0.9999, "start": 0.8},)
 
+    @property
+    def corrects_prior(self) -> bool:
+        return self.beta > 0
+
+    def conflicts(self, key: str, train: TrainConfig) -> list[str]:
+        if train.epochs - 1 >= self.start * train.epochs:  # as DRWLoss.set_epoch counts
+            return []
+        last = f"{key}.start to {1 - 1 / train.epochs:.3g} at most" if train.epochs > 1 else f"{key}.start=0"
+        return [
+            f"{key}.start = {self.start:g}: with train.epochs = {train.epochs} no epoch begins after so much of the "
+            f"training, and classes would never be weighted. Set {last}, or train longer"
+        ]
+
 
 class LMFParams(LDAMParams):
     """Large margin aware focal loss, arXiv 2212.12741."""
@@ -127,6 +177,10 @@ class LMFParams(LDAMParams):
         {"alpha": 1.5, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
         {"alpha": 1.0, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
     )
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.weighting == "margin"
 
 
 class CDWCEParams(LossParams):
@@ -199,6 +253,27 @@ class TwoStageParams(LossParams):
         unused = {"supcon": ["margin"], "npairs": ["margin", "temperature"]}.get(self.metric, ["temperature"])
         return {name: space for name, space in self.SEARCH.items() if name not in unused}
 
+    @property
+    def corrects_prior(self) -> bool:
+        return True
+
+    @property
+    def stage_shares(self) -> tuple[float, ...]:
+        share = 0.0 if self.classifier == "tau_norm" else self.classifier_share
+        return (1.0 - share, share)
+
+    def conflicts(self, key: str, train: TrainConfig) -> list[str]:
+        images = train.batch_size // train.accumulate
+        if self.metric_weight == 0 or images >= 2 * self.images_per_class:
+            return []
+        passes = f" in {train.accumulate} forward passes" if train.accumulate > 1 else ""
+        most = f"Set {key}.images_per_class={images // 2} or less, or" if images >= 4 else "Set"
+        return [
+            f"{key}.images_per_class = {self.images_per_class}: train.batch_size = {train.batch_size}{passes} doesn't "
+            f"hold two classes of so many images, which a metric loss compares. {most} "
+            f"train.batch_size={2 * self.images_per_class * train.accumulate} or more"
+        ]
+
 
 class BCEParams(LossParams):
     """Binary cross-entropy, all labels alike."""
@@ -212,6 +287,10 @@ class WeightedBCEParams(LossParams):
     tasks: ClassVar[tuple[Task, ...]] = MULTILABEL
     max_weight: float = Field(100.0, ge=1, le=1e6)
     SEARCH: ClassVar[dict[str, Space]] = {"max_weight": FloatRange(low=2.0, high=100.0, log=True)}
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.max_weight > 1
 
 
 class FocalBCEParams(LossParams):

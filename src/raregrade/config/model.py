@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from raregrade.config.base import ConfigModel
 from raregrade.config.losses import LOSS_PARAMS, LossParams
+from raregrade.config.training import TrainConfig, loss_problems
 from raregrade.config.tuning import TuneConfig, tune_problems
 from raregrade.errors import DataError
 from raregrade.labels import TASKS, LabelSpace, Task
@@ -84,62 +85,6 @@ class DataConfig(ConfigModel):
 
     def label_space(self) -> LabelSpace:
         return LabelSpace(self.task, tuple(self.classes), tuple((p, c) for p, c in self.hierarchy))
-
-
-class AugmentConfig(ConfigModel):
-    """Random changes of a training image, drawn anew for each image and epoch."""
-
-    horizontal_flip: bool = True
-    vertical_flip: bool = False
-    rotate_degrees: float = Field(10.0, ge=0, le=180)
-    translate: float = Field(0.05, ge=0, le=0.5)
-    scale: float = Field(0.1, ge=0, lt=1)
-    brightness: float = Field(0.1, ge=0, le=1)
-    contrast: float = Field(0.1, ge=0, lt=1)
-
-
-class TrainConfig(ConfigModel):
-    """Backbone and training, the same for every loss.
-
-    ``batch_size`` is what one update sees, over all processes; ``accumulate`` splits a process's part of it into
-    that many forward passes, for a device with too little memory. ``ema`` is the decay of an average of the weights,
-    which is then what is validated and kept. ``backbone_lr`` multiplies ``lr`` for the backbone. ``freeze`` names
-    modules of the backbone (``layer1``) that keep their weights. The step and plateau schedules multiply the learning
-    rate by ``lr_factor``: every ``lr_epochs`` epochs, or after as many without a better selection metric, relative
-    improvements below ``lr_threshold`` not counting. ``early_stopping`` ends a stage after that many epochs
-    without a better one.
-    """
-
-    backbone: str = Field("resnet18", min_length=1)
-    pretrained: bool = False
-    weights: str = ""
-    stem: Literal["timm", "small"] = "timm"
-    aux_weight: float = Field(0.4, ge=0, le=1)
-    freeze: list[str] = Field(default_factory=list)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    epochs: int = Field(20, ge=1, le=10_000)
-    early_stopping: int | None = Field(None, ge=1, le=10_000)
-    batch_size: int = Field(32, ge=1, le=65_536)
-    accumulate: int = Field(1, ge=1, le=1024)
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0, le=10)
-    backbone_lr: float = Field(1.0, ge=0, le=10)
-    weight_decay: float = Field(0.05, ge=0, le=10)
-    schedule: Literal["cosine", "constant", "step", "plateau"] = "cosine"
-    warmup_epochs: float = Field(1.0, ge=0)
-    lr_factor: float = Field(0.1, gt=0, lt=1)
-    lr_epochs: int = Field(30, ge=1, le=10_000)
-    lr_threshold: float = Field(1e-4, ge=0, lt=1)
-    lr_min: float = Field(0.0, ge=0, le=10)
-    gradient_clip: float | None = Field(None, gt=0)
-    ema: float | None = Field(None, gt=0, lt=1)
-    sampler: Literal["shuffle", "class_balanced"] = "shuffle"
-    selection_metric: Literal["auto", "qwk", "mae", "accuracy", "balanced_accuracy", "macro_f1", "auroc"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    compile: bool = False
-    deterministic: bool = False
-    threads: int = Field(2, ge=1, le=1024)
-    augment: AugmentConfig = AugmentConfig()
 
 
 class LossChoice(ConfigModel):
@@ -259,8 +204,10 @@ class Params(ConfigModel):
                 )
         known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
         problems = tune_problems(self.tune, self.losses, self.train, task, known)
+        for name in dict.fromkeys([*self.compare.losses, *(n for n in self.tune.losses if n in self.losses)]):
+            problems += loss_problems(self.train, self.losses[name])
         if problems:
-            raise ValueError("\n  ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
     @property

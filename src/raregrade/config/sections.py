@@ -20,8 +20,8 @@ from raregrade.config.model import (
     Params,
     PhantomConfig,
     RegisterConfig,
-    TrainConfig,
 )
+from raregrade.config.training import TrainConfig, check_training
 from raregrade.config.tuning import TUNED_SUFFIX, StudyConfig
 from raregrade.errors import ConfigError
 from raregrade.labels import Task
@@ -87,7 +87,7 @@ def section(params: Params, step: str, loss: str | None = None) -> Any:
     """The section of ``step`` as its typed object.
 
     Raises:
-        ConfigError: unknown step, or a loss that params.yaml does not define.
+        ConfigError: unknown step, a loss that params.yaml does not define, or one that its training settings don't fit.
     """
     _keys_of(step)
     make: dict[str, Callable[[], ConfigModel]] = {
@@ -124,6 +124,7 @@ def _compare_section(params: Params) -> CompareSection:
 def _defined(params: Params, loss: str | None) -> LossChoice:
     if loss not in params.losses:
         raise ConfigError(f"loss {loss!r} is not defined under losses; defined: {', '.join(params.losses)}")
+    check_training(params.train, params.losses[loss])
     return params.losses[loss]
 
 

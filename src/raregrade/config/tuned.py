@@ -30,7 +30,10 @@ def with_values(section: TrainSection, values: Mapping[str, Scalar]) -> TrainSec
         params = type(section.loss.params).model_validate({**section.loss.params.model_dump(), **loss})
         config = type(section.train).model_validate({**section.train.model_dump(), **train})
     except ValidationError as err:
-        lines = [f"  {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in err.errors()]
+        lines = [
+            f"  {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" if e["loc"] else f"  {e['ctx']['error']}"
+            for e in err.errors()
+        ]
         raise ConfigError("\n".join([f"parameters of {section.loss.name} are wrong:", *lines])) from err
     return TrainSection(train=config, loss=section.loss.model_copy(update={"params": params}))
 

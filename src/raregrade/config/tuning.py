@@ -20,7 +20,8 @@ from raregrade.errors import ConfigError
 from raregrade.labels import Task
 
 if TYPE_CHECKING:
-    from raregrade.config.model import LossChoice, TrainConfig
+    from raregrade.config.model import LossChoice
+    from raregrade.config.training import TrainConfig
 
 TUNED_SUFFIX = "-tuned"
 TRAIN_PREFIX = "train."

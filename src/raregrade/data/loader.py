@@ -7,9 +7,11 @@ fetches them.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from raregrade.data.manifest import PreparedDataset
 # Of the memory that is free, this share may hold images; the rest is for activations and the optimiser.
 _RESIDENT_SHARE = 0.4
 _CHUNK = 4096
+# Counting takes eight bytes a pixel.
+_COUNTED_PIXELS = 1 << 24
 
 
 class ImageBatches:
@@ -45,7 +49,7 @@ class ImageBatches:
         self.rows = rows
         self.device = device
         size = len(rows) * dataset.image_size**2 * dataset.channels
-        self.resident = size <= _RESIDENT_SHARE * _free_memory(device) if resident is None else resident
+        self.resident = size <= _RESIDENT_SHARE * free_memory(device) if resident is None else resident
         self._images = self._load_all() if self.resident else None
 
     def __len__(self) -> int:
@@ -97,8 +101,9 @@ def channel_statistics(dataset: PreparedDataset, rows: npt.NDArray[np.int64]) ->
     """
     total = np.zeros(dataset.channels, dtype=np.int64)
     squares = np.zeros(dataset.channels, dtype=np.int64)
-    for start in range(0, len(rows), _CHUNK):
-        block = dataset.images(rows[start : start + _CHUNK])
+    chunk = max(1, _COUNTED_PIXELS // dataset.image_size**2)
+    for start in range(0, len(rows), chunk):
+        block = dataset.images(rows[start : start + chunk])
         for channel in range(dataset.channels):
             # A histogram of 256 bins sums exactly, and faster than casting the pixels to int64.
             counts = np.bincount(block[..., channel].ravel(), minlength=256).astype(np.int64)
@@ -112,10 +117,18 @@ def channel_statistics(dataset: PreparedDataset, rows: npt.NDArray[np.int64]) ->
     return mean.tolist(), std.tolist()
 
 
-def _free_memory(device: torch.device) -> float:
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process can still get: of the GPU, or of the machine, its container and its own limit."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    memory: Any = psutil.virtual_memory()
-    return float(memory.available)
+    free = [float(psutil.virtual_memory().available)]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - psutil.Process().memory_info().vms)
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        most, now = ((group / name).read_text(encoding="utf-8") for name in ("memory.max", "memory.current"))
+        free.append(int(most) - int(now))
+    return max(0.0, min(free))

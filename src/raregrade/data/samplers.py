@@ -42,39 +42,44 @@ def class_balanced_indices(targets: npt.NDArray[Any], seed: int, epoch: int, n: 
     return chosen
 
 
-def pk_batches(targets: npt.NDArray[Any], p: int, k: int, seed: int, epoch: int) -> list[Indices]:
-    """Batches of ``k`` images of each of ``p`` classes, as metric losses need them; about N images an epoch.
+def pk_batches(targets: npt.NDArray[Any], size: int, least: int, *, count: int, seed: int, epoch: int) -> list[Indices]:
+    """``count`` batches of ``size`` images of P classes, as metric losses need them.
 
-    Classes take turns evenly. A class of fewer than ``k`` images fills its place by repeating them (augmentation
-    makes them differ); where fewer than ``p`` classes occur, every batch has all of them.
+    P is as large as the number of classes that occur and ``least`` images of each allow, and at least 2. The images
+    of a batch are shared out evenly among its classes, up to one, and over an epoch classes take turns. A class
+    fills its place by repeating its images where it has too few (augmentation makes them differ).
 
     Args:
         targets: int [N] class indices.
-        p: classes in a batch, at least 2.
-        k: images of each, at least 2.
+        size: images of a batch, at least 4.
+        least: images of each of its classes, at least 2.
+        count: batches of the epoch.
         seed: of the run.
         epoch: from 0.
 
     Raises:
-        UserError: p or k below 2, or fewer than two classes.
+        UserError: a batch doesn't hold two classes of at least two images, or fewer than two classes occur.
     """
     targets = np.asarray(targets)
-    if min(p, k) < 2:
-        raise UserError(f"a metric loss needs batches of at least 2 classes and 2 images of each, got p = {p}, k = {k}")
     if targets.ndim != 1:
         raise UserError(f"P x K batches need one label an image, got targets of shape {list(targets.shape)}")
     members = _members(targets)
     if len(members) < 2:
         raise UserError("P x K batches need images of at least two classes")
-    p = min(p, len(members))
-    num_batches = max(1, len(targets) // (p * k))
+    if least < 2 or size < 4:
+        raise UserError(
+            "a metric loss needs batches of at least 2 classes and 2 images of each, got batches of "
+            f"{size} images and at least {least} of each class"
+        )
     rng = np.random.default_rng([seed, epoch, 2])
-    turns = _class_turns(len(members), p, num_batches, rng)
-    batches = np.empty((num_batches, p, k), dtype=np.int64)
-    for c, rows in enumerate(members):
-        places = np.argwhere(turns == c)
-        batches[places[:, 0], places[:, 1]] = _deal(rows, len(places) * k, rng).reshape(-1, k)
-    return [rng.permutation(batch.ravel()) for batch in batches]
+    shares = _class_shares(len(members), min(len(members), max(2, size // least)), size, count, rng)
+    dealt = [_deal(rows, int(number), rng) for rows, number in zip(members, shares.sum(axis=0), strict=True)]
+    cuts = shares.cumsum(axis=0)
+    batches = []
+    for ends, numbers in zip(cuts, shares, strict=True):
+        parts = [rows[end - n : end] for rows, end, n in zip(dealt, ends, numbers, strict=True)]
+        batches.append(rng.permutation(np.concatenate(parts)))
+    return batches
 
 
 def _members(targets: npt.NDArray[Any]) -> list[Indices]:
@@ -97,12 +102,17 @@ def _deal(rows: Indices, n: int, rng: np.random.Generator) -> Indices:
     return rows[order.ravel()[:n]]
 
 
-def _class_turns(num_classes: int, p: int, num_batches: int, rng: np.random.Generator) -> Indices:
-    """Classes of each batch, [num_batches, p], no class twice in a batch, each equally often, up to one."""
-    counts = np.zeros(num_classes)
-    turns = np.empty((num_batches, p), dtype=np.int64)
-    for b in range(num_batches):
-        order = np.lexsort((rng.random(num_classes), counts))
-        turns[b] = order[:p]
-        counts[turns[b]] += 1
-    return turns
+def _class_shares(num_classes: int, p: int, size: int, count: int, rng: np.random.Generator) -> Indices:
+    """Images of each class in each of ``count`` batches, [count, C]: ``p`` classes share ``size`` images evenly.
+
+    Those that had the fewest so far come first, also to the images that are left over.
+    """
+    shares = np.zeros((count, num_classes), dtype=np.int64)
+    had = np.zeros(num_classes, dtype=np.int64)
+    each, left = divmod(size, p)
+    for batch in shares:
+        order = np.lexsort((rng.random(num_classes), had))[:p]
+        batch[order] = each
+        batch[order[:left]] += 1
+        had += batch
+    return shares

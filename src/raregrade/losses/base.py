@@ -38,7 +38,7 @@ class Stage:
         name: for logs.
         share: part of the epochs, 0 to 1; a stage of 0 changes the head and trains nothing.
         sampler: ``shuffle`` (whatever the training configuration says), ``class_balanced``, or ``pk``: batches of
-            ``images_per_class`` images of each of several classes.
+            at least ``images_per_class`` images of each of several classes.
         freeze_backbone: the backbone doesn't change: no gradients, BatchNorm statistics fixed, no dropout.
         head: what happens to the head as the stage begins: ``keep``, ``new`` (initialised again), ``scale`` (frozen, a
             learnable factor for each class), ``tau_normalise`` (weights divided by their length to the power tau).

@@ -39,7 +39,8 @@ class TwoStageLoss(Loss):
         metric_weight: lambda; 0 leaves plain cross-entropy in stage 1.
         margin: of triplet losses.
         temperature: of ``supcon``.
-        images_per_class: images of each class in a batch of stage 1.
+        images_per_class: the least images of a class in a batch of stage 1. A batch has as many classes as this allows,
+            which share its images evenly.
         classifier: how stage 2 rebalances (arXiv 1910.09217). ``crt``: a new head, class-balanced batches.
             ``balanced_softmax``: a new head, natural batches, log-prior in the loss. ``lws``: the head is kept and a
             factor for each class is learnt on class-balanced batches. ``tau_norm``: no training, the head's weights

@@ -72,7 +72,9 @@ def load_model(folder: Path, device: str = "cpu") -> LoadedModel:
 
     card = read_card(folder)
     training_alone = {"pretrained": False, "weights": "", "aux_weight": 0.0}
-    train = TrainConfig.model_validate(card["train"]).model_copy(update=training_alone)
+    # Of the settings those of the network alone: what of the training is refused today was trained all the same.
+    network = {name: card["train"][name] for name in ("backbone", "stem", "dropout")}
+    train = TrainConfig.model_validate({**network, **training_alone})
     model = build_model(
         train,
         channels=card["channels"],

@@ -22,6 +22,10 @@ from raregrade.training.distributed import Processes, gather_rows, share
 
 Positions = npt.NDArray[np.int64]
 
+# Without gradients four times as many images fit as in a forward pass of training.
+VALIDATED_FOR_EACH = 4
+_VALIDATED_AT_MOST = 256
+
 
 class TrainingFeed:
     """Augmented images and targets of batches, on the training device.
@@ -64,10 +68,6 @@ class TrainingFeed:
         self.images = ImageBatches(dataset, rows, device)
         self.targets = torch.tensor(dataset.targets(rows), device=device)
 
-    def trim(self, batch: Positions) -> Positions:
-        """``batch`` with so few images less that processes and forward passes get equal parts."""
-        return batch[: len(batch) // self.parts * self.parts]
-
     def passes(self, batches: Sequence[Positions], epoch: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """For each batch its forward passes: images float [b, C, H, W] of this process, targets [B, …] of all."""
         if not batches:
@@ -96,14 +96,21 @@ class ValidationFeed:
     Args:
         dataset: a prepared dataset.
         rows: int [N], its validation rows.
-        batch_size: images of a forward pass.
+        images_per_pass: images of this process in a forward pass of training.
         device: where the model is.
         processes: each predicts its share, and all know all outputs.
     """
 
     def __init__(
-        self, dataset: PreparedDataset, rows: Positions, *, batch_size: int, device: torch.device, processes: Processes
+        self,
+        dataset: PreparedDataset,
+        rows: Positions,
+        *,
+        images_per_pass: int,
+        device: torch.device,
+        processes: Processes,
     ) -> None:
+        batch_size = min(_VALIDATED_AT_MOST, VALIDATED_FOR_EACH * images_per_pass)
         shares = np.array_split(np.arange(len(rows)), processes.world)
         self.lengths = [len(part) for part in shares]
         self.images = ImageBatches(dataset, rows[shares[processes.rank]], device)
@@ -113,7 +120,11 @@ class ValidationFeed:
 
     def logits(self, model: nn.Module, num_outputs: int) -> Tensor:
         """Outputs [N, O] of ``model`` in evaluation mode, in float32, on the CPU."""
+        parts = self.own_logits(model, self.batches)
+        return gather_rows(torch.cat([torch.zeros((0, num_outputs)), *parts]), self.lengths, self.processes)
+
+    def own_logits(self, model: nn.Module, batches: Sequence[Positions]) -> list[Tensor]:
+        """As ``logits``, of each of ``batches`` of this process's images."""
         model.eval()
         with torch.inference_mode():
-            parts = [model(images).float().cpu() for images in self.images.batches(self.batches)]
-        return gather_rows(torch.cat([torch.zeros((0, num_outputs)), *parts]), self.lengths, self.processes)
+            return [model(images).float().cpu() for images in self.images.batches(batches)]

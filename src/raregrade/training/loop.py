@@ -16,10 +16,10 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from raregrade.config import METRIC_TASKS, TrainSection
 from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.training import check_training
 from raregrade.data.loader import channel_statistics
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError, RaregradeError
@@ -29,17 +29,12 @@ from raregrade.losses.registry import create_loss
 from raregrade.models.backbone import Classifier, build_model
 from raregrade.models.outputs import probabilities
 from raregrade.training.checkpoint import Checkpoint
-from raregrade.training.distributed import (
-    Processes,
-    any_process,
-    copy_buffers_of_main,
-    from_main,
-    process_group,
-)
+from raregrade.training.device_work import DeviceWork
+from raregrade.training.distributed import Processes, any_process, copy_buffers_of_main, from_main, process_group
 from raregrade.training.feed import TrainingFeed, ValidationFeed
 from raregrade.training.hardware import choose_device, choose_precision, training_process
 from raregrade.training.interruption import Interruption, watch_for_interruption
-from raregrade.training.memory import is_out_of_memory, out_of_memory_error
+from raregrade.training.memory import is_out_of_memory, no_room_error
 from raregrade.training.optimisation import Plateau, learning_rate
 from raregrade.training.order import epoch_batches
 from raregrade.training.reporter import Reporter
@@ -78,21 +73,30 @@ def fit(
     Raises:
         InterruptedRunError: SIGINT or SIGTERM arrived; the run is saved.
         TrainingDivergedError: the loss is not finite; names epoch, step, learning rate and images.
+        ConfigError: settings that contradict each other or the loss.
         UserError: memory does not hold a batch; says which size would fit.
     """
     processes = processes or Processes()
+    check_training(section.train, section.loss)
     with training_process(section.train), watch_for_interruption() as interruption, process_group(processes):
-        return _Fit(
-            section,
-            dataset,
-            seed=seed,
-            metric=metric,
-            reporter=reporter,
-            checkpoint=checkpoint,
-            save_minutes=save_minutes,
-            processes=processes,
-            interruption=interruption,
-        ).run()
+        try:
+            return _Fit(
+                section,
+                dataset,
+                seed=seed,
+                metric=metric,
+                reporter=reporter,
+                checkpoint=checkpoint,
+                save_minutes=save_minutes,
+                processes=processes,
+                interruption=interruption,
+            ).run()
+        except (RuntimeError, MemoryError) as err:
+            if not is_out_of_memory(err):
+                raise
+            images = len(dataset.rows("train")) + len(dataset.rows("val"))
+            device = choose_device(processes.local_rank)
+            raise no_room_error(err, section.train, device, images, dataset.image_size) from err
 
 
 class _Fit:
@@ -147,14 +151,14 @@ class _Fit:
         self.spans = plan_stages(self.loss.stages, self.config.epochs)
         self.updater.begin_stage(0, self.spans[0])
         self.feed = TrainingFeed(dataset, self.rows, self.config, seed=seed, device=self.device, processes=processes)
-        self.validation = ValidationFeed(
+        validation = ValidationFeed(
             dataset,
             val_rows,
-            # Without gradients four times as many images fit as in training.
-            batch_size=min(256, max(1, 4 * self.config.batch_size // self.feed.parts)),
+            images_per_pass=self.config.batch_size // self.feed.parts,
             device=self.device,
             processes=processes,
         )
+        self.work = DeviceWork(self.config, self.updater, self.feed, validation, self.loss.num_outputs)
         self.progress = RunProgress()
         self.saved_at = time.monotonic()
         self.saved = False
@@ -235,8 +239,14 @@ class _Fit:
         return learning_rate(self.config, done, steps, self.span.epochs, scale)
 
     def _epoch_batches(self) -> list[npt.NDArray[np.int64]]:
-        batches = epoch_batches(self.targets, self.config, self.span.stage, seed=self.seed, epoch=self.progress.epoch)
-        return [self.feed.trim(batch) for batch in batches]
+        return epoch_batches(
+            self.targets,
+            self.config,
+            self.span.stage,
+            seed=self.seed,
+            epoch=self.progress.epoch,
+            processes=self.processes.world,
+        )
 
     def _train_epoch(self) -> None:
         progress = self.progress
@@ -244,10 +254,12 @@ class _Fit:
         self.updater.train_mode()
         self.loss.set_epoch(progress.epoch, self.config.epochs)
         remaining = batches[progress.step :]
-        for batch, passes in zip(remaining, self.feed.passes(remaining, progress.epoch), strict=True):
+        passes = self.feed.passes(remaining, progress.epoch)
+        for batch in remaining:
             # Dropout draws from torch's global generator: seeded by step, it needs no place in a checkpoint.
             torch.manual_seed(_step_seed(self.seed, progress.epoch, progress.step, self.processes.rank))
-            loss = self._update(passes, self._learning_rate(progress.step, len(batches)))
+            lr = self._learning_rate(progress.step, len(batches))
+            loss = self.work.update(passes, batch, progress.epoch, lr)
             progress.step_losses.append(loss)
             progress.step += 1
             readable = self.device.type == "cpu" or progress.step % _GPU_LOSS_STEPS == 0
@@ -257,23 +269,6 @@ class _Fit:
             if progress.step < len(batches):
                 self._save_during_epoch()
         self._check_finite(batches)
-
-    def _update(self, passes: list[tuple[Tensor, Tensor]], lr: float) -> Tensor:
-        try:
-            return self.updater.update(passes, lr)
-        except (RuntimeError, MemoryError) as err:
-            if not is_out_of_memory(err):
-                raise
-            images, target = passes[0]
-
-            def attempt(n: int) -> None:
-                self.updater.update([(images[:n], target[:n])], lr)
-
-            # Several processes would wait for one another in smaller passes that only one of them tries.
-            alone = self.processes.world == 1
-            raise out_of_memory_error(
-                err, self.config, self.device, images_per_pass=len(images), attempt=attempt if alone else None
-            ) from err
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -324,7 +319,7 @@ class _Fit:
         """Metrics on the validation split, in float32, as ``evaluate`` reports them for these weights."""
         model = self.updater.judged
         copy_buffers_of_main(model, self.processes)
-        logits = self.validation.logits(model, self.loss.num_outputs)
+        logits = self.work.validation_logits(model)
         if not torch.isfinite(logits).all():
             # The last step's loss was finite and the weights it led to are not.
             self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch}")

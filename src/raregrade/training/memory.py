@@ -1,4 +1,7 @@
-"""Memory of the training process: how much it took at most, and what to do when it does not suffice."""
+"""Memory of the training process: how much it took at most, and what to do when it does not suffice.
+
+Also what to do where a forward pass has too few images for BatchNorm: the same settings decide both.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import torch
 
 from raregrade.atomic import megabytes
 from raregrade.config import TrainConfig
-from raregrade.errors import UserError
+from raregrade.data.loader import free_memory
+from raregrade.errors import ConfigError, UserError
 
 # What torch says where memory runs out: CUDA's libraries in their own words, and the CPU's allocator in a RuntimeError.
 _WORDS = (
@@ -52,8 +55,11 @@ def out_of_memory_error(
     err: BaseException,
     config: TrainConfig,
     device: torch.device,
-    images_per_pass: int,
+    images: int,
     attempt: Callable[[int], object] | None = None,
+    *,
+    for_each: int = 1,
+    in_pass: int | None = None,
 ) -> UserError:
     """What to say of ``err``: the batch size that did not fit, and one that does.
 
@@ -64,26 +70,81 @@ def out_of_memory_error(
         err: of which ``is_out_of_memory`` holds. What its frames hold on to is let go.
         config: the batch that was asked for.
         device: what ran out of memory.
-        images_per_pass: images that were on the device at once.
-        attempt: trains one pass of that many images; what it does to the weights does not matter any more.
+        images: how many were on the device at once.
+        attempt: does the same with that many images; what it does to the weights does not matter any more.
+        for_each: in validation, how many images it takes for each one in a forward pass of training.
+        in_pass: images of a forward pass of training, where those at once were others.
     """
     _let_go(err, device)
-    fits = None if attempt is None else _fitting(images_per_pass, attempt, device)
-    where = f"the GPU ({megabytes(_total_bytes(device))})" if device.type == "cuda" else "this machine"
+    fits = None if attempt is None else _fitting(images, attempt, device)
+    in_pass = images if in_pass is None else in_pass
+    validation = f"{for_each} of validation for each in a forward pass of training, " if for_each > 1 else ""
     problem = (
-        f"{where} has too little memory for {images_per_pass} images at once (train.batch_size = {config.batch_size}"
+        f"{_where(device)} has too little memory for {images} images at once ({validation}"
+        f"train.batch_size = {config.batch_size}"
     )
     problem += f", train.accumulate = {config.accumulate})" if config.accumulate > 1 else ")"
-    if fits == 0 or images_per_pass <= 1:
-        return UserError(
-            f"{problem}, and for a single one as well. Take a smaller data.image_size or another train.backbone."
-        )
-    parts = 2 if fits is None else -(-images_per_pass // fits)
+    wanted = (images // 2 if fits is None else fits) // for_each
+    if wanted < 1:
+        fewest = "a single one" if for_each == 1 else f"{for_each}"
+        also = f", and for {fewest} as well" if images > for_each or images == 1 else ""
+        return UserError(f"{problem}{also}. Take a smaller data.image_size or another train.backbone.")
+    # What the batch is split into has to divide it.
+    parts = next(n for n in range(-(-in_pass // wanted), in_pass + 1) if in_pass % n == 0)
     tried = "" if fits is None else f"; {fits} fit"
     return UserError(
         f"{problem}{tried}. Set train.accumulate={config.accumulate * parts}, which keeps the batch and sees it in "
         f"{config.accumulate * parts} parts, or train.batch_size={max(1, config.batch_size // parts)}."
     )
+
+
+def no_room_error(err: BaseException, config: TrainConfig, device: torch.device, images: int, size: int) -> UserError:
+    """What to say of ``err``, of which ``is_out_of_memory`` holds, where no forward pass runs: in loading, mostly.
+
+    Args:
+        err: what its frames hold on to is let go.
+        config: names the network.
+        device: what ran out of memory.
+        images: images of training and validation.
+        size: their height and width.
+    """
+    _let_go(err, device)
+    return UserError(
+        f"{_where(device)} has too little memory for the network {config.backbone} and {images} images of {size} px. "
+        "Free some, or take a smaller data.image_size or another train.backbone."
+    )
+
+
+def is_single_image(err: BaseException) -> bool:
+    """Whether ``err`` says that BatchNorm got one value a channel: one image, whose maps have one pixel."""
+    return isinstance(err, ValueError) and "more than 1 value per channel" in str(err)
+
+
+def single_image_error(config: TrainConfig, *, batch: int, processes: int) -> ConfigError:
+    """What to say of an error of which ``is_single_image`` holds.
+
+    Args:
+        config: the batch that was asked for.
+        batch: images of the batch: fewer where the training split has no more.
+        processes: that shared them.
+    """
+    parts = processes * config.accumulate
+    shared = [f"{config.accumulate} forward passes (train.accumulate)"] if config.accumulate > 1 else []
+    shared += [f"{processes} processes"] if processes > 1 else []
+    split = f" in {' of each of '.join(shared)}" if shared else ""
+    found = f", of which the training split has {batch}" if batch < config.batch_size else ""
+    fewer = "lower train.accumulate" if config.accumulate > 1 else "use fewer processes"
+    advice = f"Set train.batch_size={2 * parts} or more" + (f", or {fewer}" if parts > 1 else "")
+    if found:
+        advice = f"{fewer[:1].upper()}{fewer[1:]}" if parts > 1 else "Train on more images"
+    return ConfigError(
+        f"train.batch_size = {config.batch_size}{found}{split} is one image at a time, and BatchNorm in "
+        f"{config.backbone} needs two where its maps have one pixel. {advice}, or take another train.backbone"
+    )
+
+
+def _where(device: torch.device) -> str:
+    return f"the GPU ({megabytes(_total_bytes(device))})" if device.type == "cuda" else "this machine"
 
 
 def _fitting(images: int, attempt: Callable[[int], object], device: torch.device) -> int | None:
@@ -100,7 +161,7 @@ def _fitting(images: int, attempt: Callable[[int], object], device: torch.device
     each = max(1.0, (_peak_resident() - before) / small)
     _give_back()
     number = images // 2
-    while number > small and number * each > _USABLE * _free_bytes():
+    while number > small and number * each > _USABLE * free_memory(device):
         number //= 2
     return number
 
@@ -112,6 +173,8 @@ def _largest_that_fits(images: int, attempt: Callable[[int], object], device: to
         try:
             attempt(number)
         except Exception as err:
+            if is_single_image(err):
+                return 0
             if not is_out_of_memory(err):
                 return None  # such as a loss that needs two images of a class
             _let_go(err, device)
@@ -144,19 +207,6 @@ def _peak_resident() -> int:
     """The most memory since the last reset, in bytes."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def _free_bytes() -> float:
-    """What this process can still get: of the machine, of its container, and of its own limit (``ulimit -v``)."""
-    free = [float(psutil.virtual_memory().available)]
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        free.append(limit - psutil.Process().memory_info().vms)
-    group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        most, now = ((group / name).read_text(encoding="utf-8") for name in ("memory.max", "memory.current"))
-        free.append(int(most) - int(now))
-    return max(0.0, min(free))
 
 
 def _total_bytes(device: torch.device) -> int:

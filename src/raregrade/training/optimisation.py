@@ -36,15 +36,17 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, epochs: 
     """The learning rate of ``step``, counted from 0 over the ``epochs`` of the schedule.
 
     Linear warm-up, then a cosine to ``lr_min``, a constant, or steps; ``scale`` is what a plateau schedule has come to.
-    But for that a function of the step alone, so a resumed run continues on the same curve.
+    A stage that has a part of ``config.epochs`` warms up for that part of the warm-up. But for ``scale`` a function of
+    the step alone, so a resumed run continues on the same curve.
     """
     total = epochs * steps_per_epoch
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    part = epochs / config.epochs
+    warmup = min(round(config.warmup_epochs * part * steps_per_epoch), total - 1)
     if step < warmup:
         return config.lr * scale * (step + 1) / (warmup + 1)
     if config.schedule == "cosine":
-        part = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-        return config.lr_min + (config.lr - config.lr_min) * part
+        left = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return config.lr_min + (config.lr - config.lr_min) * left
     if config.schedule == "step":
         scale = config.lr_factor ** (step // steps_per_epoch // config.lr_epochs)
     return max(config.lr_min, config.lr * scale)

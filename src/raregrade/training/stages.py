@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from raregrade.config.training import share_epochs
 from raregrade.errors import ConfigError
 from raregrade.losses.base import Stage
 from raregrade.models.backbone import Classifier
@@ -45,23 +47,9 @@ def plan_stages(stages: Sequence[Stage], epochs: int) -> list[Span]:
     Raises:
         ConfigError: fewer epochs than stages that train.
     """
-    trained = [stage for stage in stages if stage.share > 0]
-    if epochs < len(trained):
-        names = " and ".join(stage.name for stage in trained)
-        raise ConfigError(f"train.epochs = {epochs}: the stages {names} need at least one epoch each")
-    spans: list[Span] = []
-    first, open_stages = 0, len(trained)
-    total_share = sum(stage.share for stage in stages)
-    for stage in stages:
-        if stage.share > 0:
-            open_stages -= 1
-            wanted = max(1, round(epochs * stage.share / total_share)) if open_stages else epochs - first
-            last = min(first + wanted, epochs - open_stages)
-        else:
-            last = first
-        spans.append(Span(stage, first, last))
-        first = last
-    return spans
+    dealt = share_epochs(epochs, [stage.share for stage in stages])
+    ends = accumulate(dealt)
+    return [Span(stage, end - number, end) for stage, number, end in zip(stages, dealt, ends, strict=True)]
 
 
 def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: float, tau: float, seed: int) -> None:
