@@ -155,25 +155,37 @@ def counts_per_group(
     return np.column_stack([outcomes, violated, pairs]).astype(np.float64)
 
 
-def metrics_of_counts(counts: Floats, label_space: LabelSpace) -> dict[str, Floats]:
-    """Count metrics of rows of ``counts_per_group``, float64 [R, F] → name: float64 [R], NaN where undefined."""
+def metrics_of_counts(counts: Floats, label_space: LabelSpace, of_split: Floats | None = None) -> dict[str, Floats]:
+    """Count metrics of rows of ``counts_per_group``, float64 [R, F] → name: float64 [R], NaN where undefined.
+
+    Averages over classes are taken over the classes that the split has, whether or not a row has them: F1 of such a
+    class is 0 in a row without it, as it is for a model that never finds it.
+
+    Args:
+        counts: [R, F].
+        label_space: the task and its K classes.
+        of_split: [F], counts of the whole split; None where each row is a split of its own.
+    """
     k = label_space.num_classes
+    whole = counts if of_split is None else np.broadcast_to(of_split, counts.shape)
     if label_space.task == "multilabel":
         outcomes = counts[:, : 4 * k].reshape(-1, k, 4)
         fp, fn, tp = outcomes[..., 1], outcomes[..., 2], outcomes[..., 3]
-        f1 = _ratio(2 * tp, 2 * tp + fp + fn)
-        values = {"macro_f1": _mean_defined(f1)}
+        present = whole[:, : 4 * k].reshape(-1, k, 4)[..., 2:].sum(axis=2) > 0
+        f1 = _of_present(_ratio(2 * tp, 2 * tp + fp + fn), present)
+        values = {"macro_f1": _mean_over(f1, present)}
         if label_space.edges:
             values["violation_rate"] = _ratio(counts[:, 4 * k], counts[:, 4 * k + 1])
         return values | {f"f1_{c}": f1[:, i] for i, c in enumerate(label_space.classes)}
     confusion = counts.reshape(-1, k, k)
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     support, predicted, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
-    f1 = _ratio(2 * hits, support + predicted)
+    present = whole.reshape(-1, k, k).sum(axis=2) > 0
+    f1 = _of_present(_ratio(2 * hits, support + predicted), present)
     values = {
         "accuracy": _ratio(hits.sum(axis=1), total),
         "balanced_accuracy": _mean_defined(_ratio(hits, support)),
-        "macro_f1": _mean_defined(f1),
+        "macro_f1": _mean_over(f1, present),
     }
     if label_space.task == "ordinal":
         distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k))).astype(np.float64)
@@ -187,18 +199,30 @@ def auroc_metrics(
 ) -> dict[str, Floats]:
     """AUROC a class and its averages with images weighted, ``weights`` float64 [N, R] → name: float64 [R]."""
     areas, positives = [], []
-    for i in range(label_space.num_classes):
-        if label_space.task == "multilabel":
-            known = ~np.isnan(targets[:, i])
-            positive, scores, known_weights = targets[known, i] == 1, probs[known, i], weights[known]
-        else:
-            positive, scores, known_weights = targets == i, probs[:, i], weights
-        areas.append(weighted_auroc(scores, positive, known_weights))
-        positives.append(known_weights[positive].sum(axis=0))
-    area = np.stack(areas, axis=1)
+    for positive, scores, known in one_against_rest(targets, probs, label_space):
+        areas.append(weighted_auroc(scores, positive, weights[known]))
+        positives.append(weights[known][positive].sum(axis=0))
+    return macro_auroc(np.stack(areas, axis=1), np.stack(positives, axis=1), label_space)
+
+
+def one_against_rest(
+    targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
+) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """For each class which known images have it, their scores, and which images are known (bool [N])."""
+    if label_space.task != "multilabel":
+        known = np.ones(len(targets), dtype=np.bool_)
+        return [(targets == i, probs[:, i], known) for i in range(label_space.num_classes)]
+    columns = ~np.isnan(targets)
+    return [
+        (targets[columns[:, i], i] == 1, probs[columns[:, i], i], columns[:, i]) for i in range(label_space.num_classes)
+    ]
+
+
+def macro_auroc(area: Floats, positives: Floats, label_space: LabelSpace) -> dict[str, Floats]:
+    """AUROC a class and its averages, from ``area`` [R, K] and the weight of ``positives`` [R, K]."""
     values = {"auroc": _mean_defined(area)}
     if label_space.task == "multilabel":
-        support = np.where(np.isnan(area), 0.0, np.stack(positives, axis=1))
+        support = np.where(np.isnan(area), 0.0, positives)
         values["auroc_weighted"] = _ratio((support * np.nan_to_num(area)).sum(axis=1), support.sum(axis=1))
     # The averages last: they keep their names should a class be called "weighted".
     return {f"auroc_{c}": area[:, i] for i, c in enumerate(label_space.classes)} | values
@@ -246,6 +270,16 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     quotient = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator != 0)
     return quotient
+
+
+def _of_present(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:
+    """``values`` with 0 where a class that the split has is undefined."""
+    return np.where(np.isnan(values) & present, 0.0, values)
+
+
+def _mean_over(values: Floats, present: npt.NDArray[np.bool_]) -> Floats:
+    """Mean over the last axis of the classes that are present; NaN where none is."""
+    return _ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
 
 
 def _mean_defined(values: Floats) -> Floats:
