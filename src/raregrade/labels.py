@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.errors import DataError
+from raregrade.names import normalised, number
 
 Task = Literal["multiclass", "ordinal", "multilabel"]
 TASKS: tuple[Task, ...] = ("multiclass", "ordinal", "multilabel")
@@ -25,11 +26,13 @@ class LabelSpace:
 
     Args:
         task: ``ordinal`` and ``multiclass`` have one label an image, ``multilabel`` one 0/1 label a class.
-        classes: names; for ``ordinal`` from the lowest grade to the highest. Never sorted.
+        classes: names; for ``ordinal`` from the lowest grade to the highest. Never sorted. Kept in Unicode's composed
+            form and without blanks at their ends, since tables are compared so.
         edges: (parent, child) pairs of a directed acyclic graph, ``multilabel`` only.
 
     Raises:
-        DataError: unknown task, fewer than two classes, a name twice, an edge to an unknown class, a cycle.
+        DataError: unknown task, fewer than two classes, a name that is empty or there twice (also as the same number:
+            "1" and "1.0"), an edge to an unknown class, a cycle.
     """
 
     task: Task
@@ -37,6 +40,8 @@ class LabelSpace:
     edges: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(normalised(c) for c in self.classes))
+        object.__setattr__(self, "edges", tuple((normalised(p), normalised(c)) for p, c in self.edges))
         if self.task not in TASKS:
             raise DataError(f"unknown task {self.task!r}; allowed: {', '.join(TASKS)}")
         least = 1 if self.task == "multilabel" else 2
@@ -45,6 +50,9 @@ class LabelSpace:
         doubles = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if doubles:
             raise DataError(f"class names must be unique; given more than once: {', '.join(doubles)}")
+        if "" in self.classes:
+            raise DataError(f"class {self.classes.index('')} has an empty name; give every class a name")
+        self._check_numbers()
         if self.edges and self.task != "multilabel":
             raise DataError(f"a hierarchy needs task multilabel, got task {self.task}")
         graph: dict[str, set[str]] = {}
@@ -60,6 +68,16 @@ class LabelSpace:
             TopologicalSorter(graph).prepare()
         except CycleError as err:
             raise DataError(f"the hierarchy has a cycle: {' -> '.join(err.args[1])}") from err
+
+    def _check_numbers(self) -> None:
+        seen: dict[object, str] = {}
+        for name in self.classes:
+            value = number(name)
+            if value is not None and seen.setdefault(value, name) != name:
+                raise DataError(
+                    f"class names {seen[value]!r} and {name!r} are the same number, which no table can tell apart; "
+                    "give one of them another name"
+                )
 
     @property
     def num_classes(self) -> int:

@@ -234,16 +234,6 @@ def test_a_process_killed_while_decoding_leaves_no_dataset(
     assert not list(tmp_path.rglob("dataset.json"))
 
 
-def test_identical_images_in_two_splits_are_a_warning(image_folder: ImageFolder, tmp_path: Path) -> None:
-    image_folder.table["part"] = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
-    (image_folder.root / "images/11_1.png").write_bytes((image_folder.root / "images/00_0.png").read_bytes())
-    dataset = prepare_dataset(image_folder.config(split={"column": "part", "folds": 2}), 1, tmp_path / "out")
-    assert dataset.info["warnings"] == [
-        "images with identical pixels lie in different splits and have different labels: "
-        "images/00_0.png (train), images/11_1.png (test)"
-    ]
-
-
 def test_a_child_without_its_parent_is_a_warning(image_folder: ImageFolder, tmp_path: Path) -> None:
     image_folder.table["up"], image_folder.table["down"] = ["1", "0"] * 12, ["1"] * 23 + ["0"]
     config = image_folder.config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,21 +83,27 @@ def prepare(
 def verify(*, data: Annotated[Path, typer.Argument(help="A prepared dataset.")]) -> None:
     """Check a prepared dataset.
 
-    Hashes, counts, labels, and that no patient or image is in two splits.
+    Hashes, counts, labels, and that no patient or image is in two splits. What prepare warned of is shown again.
     """
     from raregrade.data.manifest import PreparedDataset
-    from raregrade.data.verify import verify_dataset
+    from raregrade.data.verify import dataset_warnings, verify_dataset
 
     problems = verify_dataset(data)
     if problems:
         raise DataError("\n".join([f"{data} is not sound:", *(f"  {p}" for p in problems), "Prepare it again."]))
+    dataset = PreparedDataset.open(data)
+    for warning in dataset_warnings(dataset):
+        print(f"warning: {warning}", file=sys.stderr)
     print("sound: ", end="")
-    _print_dataset(data, PreparedDataset.open(data).info)
+    _print_dataset(data, dataset.info)
 
 
 def _print_dataset(root: Path, info: dict[str, Any]) -> None:
     counts = ", ".join(f"{split} {count}" for split, count in info["counts"].items())
-    print(f"{root}: {info['num_images']} images of {info['image_size']} px ({counts})")
+    # A dataset of an earlier version does not say what it was split by.
+    groups = {"patients": f" of {info.get('num_groups')} patients", "images": ", each its own group"}
+    by = groups.get(str(info.get("unit")), "")
+    print(f"{root}: {info['num_images']} images of {info['image_size']} px ({counts}){by}")
 
 
 COMMANDS = {"phantom": phantom, "fetch": fetch, "prepare": prepare, "verify": verify}

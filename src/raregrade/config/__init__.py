@@ -4,19 +4,18 @@
 the part that it may read, and nothing else. Needs neither torch nor mlflow.
 """
 
+from raregrade.config.data import WAIVABLE, DataConfig, SplitConfig
 from raregrade.config.load import dump_params, load_params, merged_params, params_from_dict
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.model import (
     METRIC_TASKS,
     CompareConfig,
-    DataConfig,
     EvaluateConfig,
     GateRule,
     LossChoice,
     Params,
     PhantomConfig,
     RegisterConfig,
-    SplitConfig,
     TrackingConfig,
 )
 from raregrade.config.sections import (
@@ -36,6 +35,7 @@ from raregrade.config.tuning import StudyConfig, StudyStorage, TuneConfig
 __all__ = [
     "LOSS_PARAMS",
     "METRIC_TASKS",
+    "WAIVABLE",
     "AugmentConfig",
     "CompareConfig",
     "CompareSection",

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from raregrade.config.base import ConfigModel
+from raregrade.config.data import DataConfig
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.training import TrainConfig, loss_problems
 from raregrade.config.tuning import TuneConfig, tune_problems
-from raregrade.errors import DataError
-from raregrade.labels import TASKS, LabelSpace, Task
+from raregrade.labels import TASKS, Task
 
 # The metrics that can select an epoch, a loss or a version, and the tasks each is defined for.
 METRIC_TASKS: dict[str, tuple[Task, ...]] = {
@@ -36,55 +36,6 @@ class PhantomConfig(ConfigModel):
     image_size: int = Field(64, ge=16, le=512)
     label_noise: float = Field(0.08, ge=0, lt=0.5)
     contrast: float = Field(1.0, gt=0, le=4)
-
-
-class SplitConfig(ConfigModel):
-    """How groups (patients, lesions) are dealt to train, val and test. ``column`` takes an existing split."""
-
-    val: float = Field(0.15, gt=0, lt=0.5)
-    test: float = Field(0.15, gt=0, lt=0.5)
-    folds: int = Field(5, ge=2, le=20)
-    column: str | None = None
-
-
-class DataConfig(ConfigModel):
-    """Where the raw images lie and what their labels mean."""
-
-    source: Literal["phantom", "folder", "medmnist"]
-    path: str = Field(min_length=1)
-    task: Literal["multiclass", "ordinal", "multilabel"]
-    classes: list[str] = Field(min_length=1)
-    hierarchy: list[list[str]] = Field(default_factory=list)
-    image_size: int = Field(64, ge=16, le=1024)
-    color: Literal["rgb", "grey"] = "rgb"
-    table: str = "labels.csv"
-    image_column: str = "filename"
-    label_column: str | list[str] | None = None
-    group_column: str | None = None
-    licence: str = ""
-    split: SplitConfig = SplitConfig()
-
-    @model_validator(mode="after")
-    def _labels_make_sense(self) -> DataConfig:
-        for edge in self.hierarchy:
-            if len(edge) != 2:
-                raise ValueError(f"hierarchy: {edge!r} is not a [parent, child] pair")
-        try:
-            self.label_space()
-        except DataError as err:
-            raise ValueError(str(err)) from err
-        if self.task != "multilabel" and isinstance(self.label_column, list):
-            raise ValueError(f"label_column: task {self.task} takes one column, got {self.label_column!r}")
-        if self.task == "multilabel" and isinstance(self.label_column, str):
-            raise ValueError(f"label_column: task multilabel takes a list of columns, got {self.label_column!r}")
-        if isinstance(self.label_column, list) and len(self.label_column) != len(self.classes):
-            raise ValueError(
-                f"label_column: {len(self.label_column)} columns for {len(self.classes)} classes; give one a class"
-            )
-        return self
-
-    def label_space(self) -> LabelSpace:
-        return LabelSpace(self.task, tuple(self.classes), tuple((p, c) for p, c in self.hierarchy))
 
 
 class LossChoice(ConfigModel):

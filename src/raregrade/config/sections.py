@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from raregrade.config.base import ConfigModel
+from raregrade.config.data import DataConfig
 from raregrade.config.model import (
     CompareConfig,
-    DataConfig,
     EvaluateConfig,
     GateRule,
     LossChoice,

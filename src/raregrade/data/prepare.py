@@ -1,4 +1,4 @@
-"""From raw images to a prepared dataset: read, deal the splits, decode once, write shards and manifest.
+"""From raw images to a prepared dataset: read, decode once, deal the splits, write shards and manifest.
 
 The folder appears complete or not at all, and no more than a few images are in memory at a time. How files and
 tables are read is ``sources``', how groups are dealt is ``splits``', what the files hold is ``manifest``'s.
@@ -14,9 +14,10 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ import pandas as pd
 
 from raregrade.atomic import atomic_folder
 from raregrade.config import DataConfig
-from raregrade.data.checks import hierarchy_problems, identical_images
+from raregrade.data.checks import findings, refuse, warnings_among
 from raregrade.data.manifest import (
     INFO_FILE,
     MANIFEST_FILE,
@@ -39,10 +40,11 @@ from raregrade.data.manifest import (
 from raregrade.data.progress import track
 from raregrade.data.sources import read_source
 from raregrade.data.sources.base import RawDataset, Record, label_matrix, raise_problems
-from raregrade.data.splits import SPLITS, Groups, assign_folds, assign_splits, deal_validation
+from raregrade.data.splits import SPLITS, Groups, assign_folds, assign_splits, deal_validation, join_alike
 from raregrade.data.store import ShardReader, ShardWriter, check_replaceable, keep_in_store
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
+from raregrade.names import unit_of
 
 Array = npt.NDArray[Any]
 Load = tuple[str, Callable[[], Array]]  # where the image is described, and what decodes it
@@ -59,27 +61,33 @@ def prepare_dataset(
         previous: a prepared dataset whose groups keep their split; only groups that it does not have are dealt.
 
     Returns:
-        The prepared dataset. ``info["warnings"]`` names what is odd but no reason to stop: identical images in
-        different splits, a child label without its parent, no group column.
+        The prepared dataset. ``info["warnings"]`` names what is odd but no reason to stop: a child label without its
+        parent, no group column, ids that look alike, a class that the source's own split leaves out of val or test,
+        and what ``config.waive`` accepts (see ``checks``). Groups that share an identical image are dealt as one.
 
     Raises:
         ConfigError: keys that contradict the source.
         DataError: a missing or unreadable file, a wrong label, a group in two splits, an empty class …, with file
-            and row; or ``out`` is a folder of something else. Nothing is written then.
+            and row; a finding of ``WAIVABLE`` that is not waived; or ``out`` is a folder of something else. Nothing is
+            written then.
     """
     out, store = Path(out), None if store is None else Path(store).absolute()
     check_replaceable(out, INFO_FILE)
     known = _known_splits(previous)
     raw = read_source(config)
-    split, fold, more = _deal(raw.records, config, config.label_space(), seed, known)
+    refuse(raw.findings, config.waive)
+    deal = partial(_deal, raw.records, config, config.label_space(), seed, known)
+    dealt = deal()  # before the images are decoded, so that what cannot be dealt is said at once
     with atomic_folder(out) as folder:
         shards = folder
         if store is not None:
             store.mkdir(parents=True, exist_ok=True)
             shards = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=store))
         try:
-            info = _write(raw, config, folder, shards, split=split, fold=fold)
-            info["warnings"] = [*raw.warnings, *more, *info["warnings"]]
+            sha256 = _write_images(raw, config, shards)
+            if _shared([r.group_id for r in raw.records], sha256):
+                dealt = deal(sha256=sha256)
+            info = _write(raw, config, folder, shards, dealt=dealt, sha256=sha256)
             if store is not None:
                 kept = keep_in_store(shards, store, info["content_hash"])
                 info |= {key: str(kept / key) for key in ("images", "masks") if info[key] is not None}
@@ -100,85 +108,123 @@ def _known_splits(previous: Path | None) -> dict[str, str]:
     return dict(zip(manifest["group_id"].astype(str), manifest["split"].astype(str), strict=True))
 
 
+class _Dealt(NamedTuple):
+    """Split and fold of each record."""
+
+    split: list[str]
+    fold: npt.NDArray[np.int64]
+
+
 def _deal(
-    records: Sequence[Record], config: DataConfig, space: LabelSpace, seed: int, known: dict[str, str]
-) -> tuple[list[str], npt.NDArray[np.int64], list[str]]:
-    """Split and fold of each record, and warnings: by the source's own split if it has one, else dealt."""
-    groups = Groups.from_rows([r.group_id for r in records], label_matrix(records, space))
-    if records[0].split is None:
-        split, warnings = assign_splits(groups, config.split, space, seed, known), []
-    else:
-        own = {r.group_id: str(r.split) for r in records}
-        split = [own[name] for name in groups.names]
-        if "val" not in split:
-            split = deal_validation(groups, config.split, space, seed, split=split, known=known)
-        _check_still_there(groups.names, split, known)
-        warnings = _check_own_split(groups, split, space)
-    fold = assign_folds(groups, split, config.split.folds, seed)
-    return [split[g] for g in groups.of_row], fold[groups.of_row], warnings
+    records: Sequence[Record],
+    config: DataConfig,
+    space: LabelSpace,
+    seed: int,
+    known: dict[str, str],
+    *,
+    sha256: Sequence[str] | None = None,
+) -> _Dealt:
+    """By the source's own split if it has one, else dealt; groups that share an image (``sha256``) as one group."""
+    ids, labels = [r.group_id for r in records], label_matrix(records, space)
+    content: Sequence[str | None] = [None] * len(records) if sha256 is None else sha256
+    own = {r.group_id: r.split for r in records if r.split is not None}
+    # A source's own split is kept, so that copies of an image in different splits of it cannot be joined.
+    alike = [None if c is None else f"{own.get(i)} {c}" for i, c in zip(ids, content, strict=True)]
+    joined = join_alike(ids, alike, known)
+    home = {j: known[i] for i, j in zip(ids, joined, strict=True) if i in known}
+    try:
+        groups = Groups.from_rows(joined, labels)
+        if not own:
+            split = assign_splits(groups, config.split, space, seed, home)
+        else:
+            of_joined = {j: own[i] for i, j in zip(ids, joined, strict=True)}
+            split = [of_joined[name] for name in groups.names]
+            if "val" not in split:
+                split = deal_validation(groups, config.split, space, seed, split=split, known=home)
+            _check_own_split(groups, split, space)
+        of_row = [split[g] for g in groups.of_row]
+        _check_still_there(ids, of_row, known)
+        # Folds join copies wherever they lie outside test, since each fold is trained on by the others.
+        inside = [c if s != "test" else None for c, s in zip(content, of_row, strict=True)]
+        folded = Groups.from_rows(join_alike(joined, inside), labels)
+        of_folded = dict(zip(folded.of_row.tolist(), of_row, strict=True))
+        fold = assign_folds(folded, [of_folded[g] for g in range(len(folded.names))], config.split.folds, seed)
+    except DataError as err:
+        if len(set(joined)) == len(set(ids)):
+            raise
+        raise DataError(f"{err} Patients that share an identical image are kept together and count as one.") from err
+    return _Dealt(of_row, fold[folded.of_row])
 
 
-def _check_still_there(names: Sequence[str], split: Sequence[str], known: dict[str, str]) -> None:
+def _shared(group_ids: Sequence[str], sha256: Sequence[str]) -> bool:
+    """Whether an image lies in more than one group."""
+    first: dict[str, str] = {}
+    return any(first.setdefault(digest, name) != name for name, digest in zip(group_ids, sha256, strict=True))
+
+
+def _check_still_there(group_ids: Sequence[str], split: Sequence[str], known: dict[str, str]) -> None:
+    """Refuse a split column that moves a known group."""
     moved = [
         f"group {name!r} was in {known[name]} and is now in {now}"
-        for name, now in zip(names, split, strict=True)
+        for name, now in dict(zip(group_ids, split, strict=True)).items()
         if known.get(name, now) != now
     ]
     raise_problems(moved, "Groups keep the split of the previous dataset: mend the split column, or drop --previous.")
 
 
-def _check_own_split(groups: Groups, split: Sequence[str], space: LabelSpace) -> list[str]:
-    """Refuse a split without images and a class without training images; a class missing elsewhere is a warning."""
+def _check_own_split(groups: Groups, split: Sequence[str], space: LabelSpace) -> None:
+    """Refuse a split without images, and a class without training images."""
     of_group = np.array(split)
     empty = [s for s in SPLITS if not (of_group == s).any()]
     raise_problems(
         [f"no image is in split {s}" for s in empty], "The split column needs train and test; val is dealt if missing."
     )
-    lacking = {
-        s: [c for c, n in zip(space.classes, groups.counts[of_group == s].sum(axis=0), strict=True) if n == 0]
-        for s in SPLITS
-    }
+    counts = groups.counts[of_group == "train"].sum(axis=0)
     raise_problems(
-        [f"class {c!r} has no images in split train" for c in lacking["train"]],
+        [f"class {c!r} has no images in split train" for c, n in zip(space.classes, counts, strict=True) if n == 0],
         "Change the split, or leave the class out of data.classes.",
     )
-    return [f"class {c!r} has no images in split {s}" for s in SPLITS for c in lacking[s]]
+
+
+def _write_images(raw: RawDataset, config: DataConfig, shards: Path) -> list[str]:
+    """Decode the images into shards; sha256 (hex) of the pixels of each."""
+    shape = (config.image_size, config.image_size, _channels(config))
+    loads = [(r.where, r.load) for r in raw.records]
+    return _write_shards(shards / "images", loads, shape, np.dtype(np.uint8), "decoding")
+
+
+def _channels(config: DataConfig) -> int:
+    return 1 if config.color == "grey" else 3
 
 
 def _write(
-    raw: RawDataset,
-    config: DataConfig,
-    folder: Path,
-    shards: Path,
-    *,
-    split: Sequence[str],
-    fold: npt.NDArray[np.int64],
+    raw: RawDataset, config: DataConfig, folder: Path, shards: Path, *, dealt: _Dealt, sha256: Sequence[str]
 ) -> dict[str, Any]:
-    """Write shards and manifest; returns dataset.json."""
-    space = config.label_space()
-    channels = 1 if config.color == "grey" else 3
-    shape = (config.image_size, config.image_size, channels)
-    sha256 = _write_shards(
-        shards / "images", [(r.where, r.load) for r in raw.records], shape, np.dtype(np.uint8), "decoding"
-    )
-    masked = [i for i, r in enumerate(raw.records) if r.load_mask is not None and split[i] == "test"]
-    masks = _write_masks(shards / "masks", raw.records, masked, shape[:2]) if masked else None
-    manifest = _manifest(raw.records, space, split, fold, sha256)
+    """Write masks and manifest; returns dataset.json. Raises DataError for a finding that stops it (see ``checks``)."""
+    space, channels, size = config.label_space(), _channels(config), config.image_size
+    manifest = _manifest(raw.records, space, dealt.split, dealt.fold, sha256)
+    found = [*raw.findings, *findings(manifest, space)]
+    refuse(found, config.waive)
+    masked = [i for i, r in enumerate(raw.records) if r.load_mask is not None and dealt.split[i] == "test"]
+    masks = _write_masks(shards / "masks", raw.records, masked, (size, size)) if masked else None
     manifest.to_parquet(folder / MANIFEST_FILE, index=False)
     return {
         "schema": SCHEMA,
         "label_space": space.to_json(),
-        "image_size": config.image_size,
+        "image_size": size,
         "channels": channels,
         "source": config.source,
         "licence": config.licence,
-        "content_hash": content_hash(manifest, space, config.image_size, channels, masks),
+        "content_hash": content_hash(manifest, space, size, channels, masks),
         "num_images": len(manifest),
+        "num_groups": int(manifest["group_id"].nunique()),
+        "unit": unit_of(manifest["image_id"].tolist(), manifest["group_id"].tolist()),
         "counts": {s: int((manifest["split"] == s).sum()) for s in SPLITS},
         "images": "images",
         "masks": "masks" if masks is not None else None,
         "raw": {"path": config.path, **raw.provenance},
-        "warnings": [*identical_images(manifest, space), *hierarchy_problems(manifest, space)],
+        "warnings": warnings_among(found, config.waive),
+        "waived": dict(config.waive),
     }
 
 

@@ -48,6 +48,36 @@ class Groups:
         return cls(tuple(names.tolist()), of_row.astype(np.int64), counts, np.bincount(of_row).astype(np.int64))
 
 
+def join_alike(
+    group_ids: Sequence[str], alike: Sequence[str | None], known: Mapping[str, str] | None = None
+) -> list[str]:
+    """The group of each row, with groups joined that have rows in common: one name, the first, for all of them.
+
+    Args:
+        group_ids: [N] the group of each row.
+        alike: [N] rows with the same value (the sha256 of their pixels) are the same image; None: like no other.
+        known: splits that groups already have; groups of different splits are not joined.
+    """
+    leader = {name: name for name in group_ids}
+    home = {name: split for name, split in (known or {}).items() if name in leader}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    first: dict[str, str] = {}
+    for name, value in zip(group_ids, alike, strict=True):
+        if value is None:
+            continue
+        a, b = sorted((find(name), find(first.setdefault(value, name))))
+        if a != b and not (a in home and b in home and home[a] != home[b]):
+            leader[b] = a
+            if b in home:
+                home[a] = home[b]
+    return [find(name) for name in group_ids]
+
+
 def assign_splits(
     groups: Groups, config: SplitConfig, label_space: LabelSpace, seed: int, known: Mapping[str, str] | None = None
 ) -> list[str]:

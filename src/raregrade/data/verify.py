@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raregrade.data.checks import hierarchy_problems, identical_images, shortened
+from raregrade.data.checks import classes_without, errors_among, findings, shortened, warnings_among
 from raregrade.data.manifest import INFO_FILE, PreparedDataset, read_info
 from raregrade.data.progress import track
 from raregrade.data.splits import SPLITS
@@ -18,6 +18,8 @@ _CHUNK = 256
 
 def verify_dataset(root: Path) -> list[str]:
     """Problems of the prepared dataset in folder ``root``, one sentence each; empty when it is sound.
+
+    What ``prepare`` accepts, or was told to accept by ``data.waive``, is no problem: see ``dataset_warnings``.
 
     Raises:
         DataError: there is no prepared dataset in ``root``.
@@ -33,9 +35,19 @@ def verify_dataset(root: Path) -> list[str]:
         *_wrong_labels(dataset),
         *_wrong_pixels(dataset),
         *_wrong_info(dataset),
-        *identical_images(dataset.manifest, dataset.label_space),
-        *hierarchy_problems(dataset.manifest, dataset.label_space),
+        *errors_among(findings(dataset.manifest, dataset.label_space), waived_in(dataset)),
     ]
+
+
+def dataset_warnings(dataset: PreparedDataset) -> list[str]:
+    """What ``prepare`` warned of, and what the same checks find now (a dataset may be older than a check)."""
+    found = warnings_among(findings(dataset.manifest, dataset.label_space), waived_in(dataset))
+    return list(dict.fromkeys([*dataset.info.get("warnings", []), *found]))
+
+
+def waived_in(dataset: PreparedDataset) -> dict[str, str]:
+    """The kinds of findings that were waived when the dataset was prepared, and why."""
+    return dict(dataset.info.get("waived", {}))
 
 
 def _wrong_splits(dataset: PreparedDataset) -> list[str]:
@@ -73,13 +85,8 @@ def _wrong_labels(dataset: PreparedDataset) -> list[str]:
     if multilabel:
         blank = np.flatnonzero(np.isnan(values).all(axis=1)).tolist()
         problems += shortened([f"row {i} ({ids.iloc[i]}): every label is unknown" for i in blank])
-    present = [(values[:, k] == 1) if multilabel else (values[:, 0] == k) for k in range(space.num_classes)]
-    split = dataset.manifest["split"].to_numpy()
-    for name, of_class in zip(space.classes, present, strict=True):
-        problems += [
-            f"class {name!r} has no images in split {s}" for s in SPLITS if not (of_class & (split == s)).any()
-        ]
-    return problems
+    lacking = classes_without(dataset.manifest, space, "train")
+    return problems + [f"class {name!r} has no images in split train" for name in lacking]
 
 
 def _wrong_pixels(dataset: PreparedDataset) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,20 @@ import pandas as pd
 from raregrade.atomic import atomic_file
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
+from raregrade.names import (
+    ClassNames,
+    is_missing,
+    normalised,
+    number,
+    outsized_id,
+    patient_like,
+    suspicious_ids,
+    unit_of,
+)
+from raregrade.tables import check_alike, check_unique, read_text_table
 
 SPLITS = ("train", "val", "test")
+_TRUTH = ClassNames(("0", "1"))  # of a 0/1 label
 # Probabilities rounded to three or four decimals by another program still pass.
 SUM_TOLERANCE = 1e-3
 
@@ -32,10 +44,17 @@ class Predictions:
         frame: ``image_id``, ``group_id``, ``split`` (text), the label space's ``target_columns`` (int64 class
             index, or 0/1/NaN a label) and ``prob_columns`` in [0, 1]; ``logit_<i>`` and ``embedding_<i>`` where kept.
         label_space: what the targets and probabilities mean.
+        assumptions: what the file does not say and was assumed to read it, one sentence each, for reports.
     """
 
     frame: pd.DataFrame
     label_space: LabelSpace
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> Literal["images", "patients"]:
+        """What the groups are: "images" where each image is its own group, else "patients" (or lesions, …)."""
+        return unit_of(self.frame["image_id"].tolist(), self.frame["group_id"].tolist())
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -92,6 +111,8 @@ def make_predictions(
     """
     columns: dict[str, Any] = {"image_id": image_id, "group_id": group_id, "split": split}
     target_columns = np.asarray(targets).reshape(len(targets), -1)
+    if label_space.task != "multilabel":
+        target_columns = _names_of(target_columns, label_space)
     for name, values, names in (
         ("targets", target_columns, label_space.target_columns),
         ("probs", np.asarray(probs), label_space.prob_columns),
@@ -105,33 +126,54 @@ def make_predictions(
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"the columns of the predictions differ in length: {lengths}")
-    return _checked(pd.DataFrame(columns), label_space, _Source("predictions", first_row=0, from_text=False))
+    return _checked(pd.DataFrame(columns), label_space, _Source("predictions", first_row=0))
+
+
+def _names_of(indices: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[Any]:
+    """Class names for class indices, whatever the classes are called. Raises DataError for an index outside them."""
+    wrong = ~np.isin(indices, np.arange(label_space.num_classes))
+    if wrong.any():
+        raise DataError(f"target {indices[wrong][0]} is not a class index; allowed: 0 to {label_space.num_classes - 1}")
+    names: npt.NDArray[Any] = np.array(label_space.classes, dtype=object)[indices.astype(np.int64)]
+    return names
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write the table to ``path`` (.parquet or .csv) atomically."""
+    """Write the table to ``path`` (.parquet or .csv) atomically. Targets of single-label tasks are written as names.
+
+    A position would be read as a name where the classes are called "1", "2", "3".
+    """
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".csv"):
         raise DataError(f"{path}: predictions are written as .parquet or .csv")
+    frame = predictions.frame
+    if predictions.label_space.task != "multilabel":
+        frame = frame.assign(target=_names_of(frame["target"].to_numpy(), predictions.label_space))
     with atomic_file(path) as temporary:
         if suffix == ".csv":
-            predictions.frame.to_csv(temporary, index=False)
+            frame.to_csv(temporary, index=False)
         else:
-            predictions.frame.to_parquet(temporary, index=False)
+            frame.to_parquet(temporary, index=False)
 
 
 def read_predictions(path: Path, label_space: LabelSpace) -> Predictions:
     """Read and check predictions, made here or by any other program.
 
     Needed columns: ``image_id``, the label space's ``prob_columns`` and ``target_columns``. Without ``split`` every
-    row belongs to test; without ``group_id`` every image is its own group. A target may be a class name or a class
-    index: where every value of the column is a class name they are names (so classes called "1", "2", "3" are read
-    by name), else indices from 0. A ``multilabel`` target is 0, 1 or empty.
+    row belongs to test; without ``group_id`` every image is its own group. Both change what the numbers mean, so they
+    stand in ``assumptions``; and a table without ``group_id`` in which several images share a value of a column such
+    as ``patient`` is refused, since every interval would be too narrow.
+
+    A target is a class name, as text or as a number in any spelling ("3", 3, 3.0). Where no class is called by a
+    number, targets may also be positions from 0, which is an assumption too; where one is, a number is never a
+    position. A ``multilabel`` target is 0, 1 or missing. Names and ids are compared in Unicode's composed form and
+    without blanks at their ends.
 
     Raises:
-        DataError: no such file, not .parquet or .csv, no rows, a missing column, a probability that is not a number
-            in [0, 1], rows that do not sum to 1 ± 1e-3 (single-label), a target outside the classes, an image twice,
-            an unknown split, a group in two splits. Names the file, and the row: for CSV the line of the file, for
+        DataError: no such file, not .parquet or .csv, no rows, a missing column, one that is there twice or in another
+            case, a probability that is not a number in [0, 1], rows that do not sum to 1 ± 1e-3 (single-label), a
+            target outside the classes or of two meanings, a missing id, an image twice, an unknown split, a group in
+            two splits, patients without ``group_id``. Names the file, and the row: for CSV the line of the file, for
             parquet the row counted from 1.
     """
     path = Path(path)
@@ -142,35 +184,41 @@ def read_predictions(path: Path, label_space: LabelSpace) -> Predictions:
         raise DataError(
             f"{path}: predictions are read from .parquet or .csv, not {suffix or 'a file without a suffix'}"
         )
+    if suffix == ".csv":
+        table = read_text_table(path)
+        columns = {name: list(cells) for name, cells in zip(table.columns, zip(*table.rows, strict=True), strict=False)}
+        frame = pd.DataFrame(columns, index=list(table.lines), columns=list(table.columns), dtype=object)
+        return _checked(frame, label_space, _Source(str(path), first_row=0, row="line", notes=table.notes))
+    return _checked(_read_parquet(path), label_space, _Source(str(path), first_row=1))
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The table, its index by position; a named index that was stored is a column."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - only where such a file is read
+
     try:
-        frame = _read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+        check_unique([normalised(name) for name in pq.ParquetFile(path).schema_arrow.names], str(path))
+        frame = pd.read_parquet(path)
+    except DataError:
+        raise
     except (ValueError, OSError) as err:
-        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {err}; write it again") from err
-    return _checked(frame, label_space, _Source.of(path))
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Every value as text: an image called 007 keeps its name. Blank lines keep their number and are dropped."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
-    frame.columns = frame.columns.str.strip()
-    return frame[(frame != "").any(axis=1)] if len(frame.columns) else frame
+        raise DataError(f"{path}: cannot be read as parquet: {err}; write it again") from err
+    named = [name for name in frame.index.names if name is not None and name not in frame]
+    frame = frame.reset_index(level=named) if named else frame
+    return frame.set_axis([normalised(str(name)) for name in frame.columns], axis=1).reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a table came from, to name it and its rows in errors."""
+    """Where a table came from, to name it and its rows in errors: ``first_row`` is the number of index 0."""
 
     name: str
     first_row: int
-    from_text: bool
-
-    @classmethod
-    def of(cls, path: Path) -> _Source:
-        # A CSV's first line is its header, so its first row is line 2.
-        return cls(str(path), 2, True) if path.suffix.lower() == ".csv" else cls(str(path), 1, False)
+    row: str = "row"
+    notes: tuple[str, ...] = ()
 
     def at(self, index: Any) -> str:
-        return f"{self.name}, {'line' if self.from_text else 'row'} {int(index) + self.first_row}"
+        return f"{self.name}, {self.row} {int(index) + self.first_row}"
 
 
 def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> Predictions:
@@ -178,87 +226,150 @@ def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> P
     if len(frame) == 0:
         raise DataError(f"{source.name}: holds no rows; give one row an image")
     _check_columns(frame, label_space, source)
+    assumptions = list(source.notes)
     # The index is the position in the file until the end: errors name rows by it.
-    result = pd.DataFrame(index=frame.index if source.from_text else range(len(frame)))
-    frame = frame.set_axis(result.index, axis=0)
+    result = pd.DataFrame(index=frame.index)
     result["image_id"] = _names(frame, "image_id", source)
-    result["group_id"] = _names(frame, "group_id", source) if "group_id" in frame else result["image_id"]
-    result["split"] = _names(frame, "split", source) if "split" in frame else "test"
-    for column in label_space.target_columns:
-        if label_space.task == "multilabel":
+    if "group_id" in frame:
+        result["group_id"] = _names(frame, "group_id", source)
+        assumptions += suspicious_ids(result["group_id"], "group") + outsized_id(result["group_id"].tolist(), "group")
+    else:
+        _check_no_patients(frame, source)
+        result["group_id"] = result["image_id"]
+        assumptions.append(
+            "there is no column group_id: each image is taken as its own group, so intervals are too narrow where one "
+            "patient has several images"
+        )
+    if "split" in frame:
+        result["split"] = _names(frame, "split", source)
+    else:
+        result["split"] = "test"
+        assumptions.append(f"there is no column split: all {len(frame)} rows are taken as the test split")
+    if label_space.task == "multilabel":
+        for column in label_space.target_columns:
             result[column] = _label(frame[column], column, source)
-        else:
-            result[column] = _class_index(frame[column], label_space, source)
+    else:
+        result["target"], assumed = _class_index(frame["target"], label_space, source)
+        assumptions += assumed
     for column in label_space.prob_columns:
         result[column] = _probability(frame[column], column, source)
     if label_space.task != "multilabel":
         _check_sums(result[label_space.prob_columns], source)
     _check_identity(result, source)
     extra = [c for c in frame.columns if c.startswith(("logit_", "embedding_"))]
-    values = {c: pd.to_numeric(frame[c], errors="coerce") for c in extra}
+    values = {c: _number(frame[c], c, source) for c in extra}
     result = pd.concat([result, pd.DataFrame(values, index=result.index)], axis=1)
-    return Predictions(result.reset_index(drop=True), label_space)
+    return Predictions(result.reset_index(drop=True), label_space, tuple(assumptions))
 
 
 def _check_columns(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> None:
+    columns = [str(c) for c in frame.columns]
     needed = ["image_id", *label_space.target_columns, *label_space.prob_columns]
-    missing = [c for c in needed if c not in frame.columns]
+    check_unique(columns, source.name)
+    missing = [c for c in needed if c not in columns]
     if missing:
         raise DataError(
             f"{source.name}: lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"needed for classes {', '.join(label_space.classes)}: {', '.join(needed)}; "
-            f"found: {', '.join(map(str, frame.columns))}"
+            f"found: {', '.join(columns)}"
         )
-    doubles = sorted({str(c) for c in frame.columns[frame.columns.duplicated()]})
-    if doubles:
-        raise DataError(f"{source.name}: has the column {', '.join(doubles)} more than once; keep one")
+    check_alike(columns, [*needed, "group_id", "split"], source.name)
+
+
+def _check_no_patients(frame: pd.DataFrame, source: _Source) -> None:
+    """Refuse a table that names patients, in a column that is not read, with several images each."""
+    for column in patient_like([str(c) for c in frame.columns]):
+        ids = [text for text in _texts(frame[column]) if not is_missing(text)]
+        if len(set(ids)) < len(ids):
+            raise DataError(
+                f"{source.name}: has no column group_id, but the column {column} looks like the patient: {len(ids)} "
+                f"images of {len(set(ids))}. Rename it to group_id, or add a column group_id that says which images "
+                "belong together (image_id where each stands alone)"
+            )
+
+
+def _texts(values: pd.Series[Any]) -> list[str]:
+    """Each value as normalised text: 3.0 in a column of floats is "3", what is missing is ""."""
+    return [normalised(_text(v)) for v in values.astype(object)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
+    return "" if value is None or value is pd.NA else str(value)
 
 
 def _names(frame: pd.DataFrame, column: str, source: _Source) -> pd.Series[Any]:
-    values = frame[column]
-    empty = values.isna() | (values.astype(str).str.strip() == "")
+    names = pd.Series(_texts(frame[column]), index=frame.index, dtype=object)
+    empty = names.map(is_missing).astype(bool)
     if empty.any():
-        raise DataError(f"{source.at(_first(empty))}: {column} is empty; every row needs one")
-    return values.astype(str).astype(object)
+        row = _first(empty)
+        written = f": {names[row]!r} stands for a missing value" if names[row] else ""
+        raise DataError(f"{source.at(row)}: {column} is empty{written}; every row needs one")
+    return names
 
 
-def _class_index(values: pd.Series[Any], label_space: LabelSpace, source: _Source) -> pd.Series[Any]:
-    """Class names or indices as int64."""
-    index = {name: i for i, name in enumerate(label_space.classes)}
-    named = values.map(index) if not pd.api.types.is_numeric_dtype(values) else pd.Series(np.nan, values.index)
+def _class_index(values: pd.Series[Any], label_space: LabelSpace, source: _Source) -> tuple[pd.Series[Any], list[str]]:
+    """Class positions as int64 from names or, where no class is called by a number, from positions; assumptions."""
+    classes, texts = ClassNames(label_space.classes), _texts(values)
+    named = pd.Series([classes.find(text) for text in texts], index=values.index, dtype="Int64")
     if named.notna().all():
-        return named.astype(np.int64)
-    numbers = pd.to_numeric(values, errors="coerce")
-    valid = numbers.isin(range(label_space.num_classes))
+        return named.astype(np.int64), []
+    positions = pd.Series([_position(text, label_space.num_classes) for text in texts], values.index, dtype="Int64")
+    listed = ", ".join(label_space.classes)
+    if not classes.are_numbers and positions.notna().all():
+        assumed = f"target holds numbers, and the classes are names: taken as positions from 0 in {listed}"
+        return positions.astype(np.int64), [assumed]
     # A few wrong values among names are reported as wrong names.
-    bad = named.isna() if named.notna().any() and not valid.all() else ~valid
-    if bad.any():
-        row = _first(bad)
-        raise DataError(
-            f"{source.at(row)}: target {_show(values[row])} is not one of the classes; allowed: "
-            f"{', '.join(label_space.classes)}, or their index 0 to {label_space.num_classes - 1}"
+    by_name = classes.are_numbers or named.notna().any()
+    row = _first(named.isna() if by_name else positions.isna())
+    allowed = listed if classes.are_numbers else f"{listed}, or for all rows their positions from 0"
+    hint = ""
+    if classes.are_numbers and positions.notna().all():
+        hint = (
+            f". As positions from 0 all targets would fit (0 for {label_space.classes[0]!r}), but where classes are "
+            "called by numbers a number is a name: write the class names"
         )
-    return numbers.astype(np.int64)
+    raise DataError(
+        f"{source.at(row)}: target {_show(values[row])} is not one of the classes; allowed: {allowed}{hint}"
+    )
+
+
+def _position(text: str, num_classes: int) -> int | None:
+    value = number(text)
+    return int(value) if value is not None and value in range(num_classes) else None
 
 
 def _label(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
-    """0, 1 or NaN (empty) as float32."""
-    empty = values.isna() | (values.astype(str).str.strip() == "")
-    numbers = pd.to_numeric(values, errors="coerce")
-    bad = ~empty & ~numbers.isin((0, 1))
+    """0, 1 or NaN (missing) as float32."""
+    texts = pd.Series(_texts(values), index=values.index, dtype=object)
+    labels = texts.map(lambda text: np.nan if is_missing(text) else _TRUTH.find(text))
+    bad = labels.isna() & ~texts.map(is_missing).astype(bool)
     if bad.any():
         row = _first(bad)
         raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}; allowed: 0, 1, or empty where unknown")
-    return numbers.astype(np.float32)
+    return labels.astype(np.float32)
+
+
+def _number(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
+    """Numbers of any size; each must be there."""
+    numeric = pd.api.types.is_numeric_dtype(values)
+    numbers: pd.Series[Any] = pd.to_numeric(values if numeric else values.astype(object), errors="coerce")
+    bad = numbers.isna()
+    if bad.any():
+        row = _first(bad)
+        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}, not a number")
+    return numbers
 
 
 def _probability(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
-    numbers = pd.to_numeric(values, errors="coerce")
+    numbers = _number(values, column, source)
     bad = ~numbers.between(0, 1)
     if bad.any():
         row = _first(bad)
-        what = "not a number" if np.isnan(numbers[row]) else "outside [0, 1]"
-        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}, {what}; give probabilities, not logits")
+        raise DataError(
+            f"{source.at(row)}: {column} is {_show(values[row])}, outside [0, 1]; give probabilities, not logits"
+        )
     return numbers
 
 

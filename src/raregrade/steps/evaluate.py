@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from raregrade.steps.identity import dataset_identity
 from raregrade.tracking import Tracking, start_step
 
 _SPLITS = ("val", "test")
+_logger = logging.getLogger(__name__)
 
 
 def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tracking: Tracking) -> dict[str, float]:
@@ -68,6 +70,8 @@ def evaluate_predictions(
 ) -> dict[str, float]:
     """Judge the predictions of any program: a table of probabilities, and a JSON file with the label space.
 
+    What the table does not say and is assumed (no split, no groups) is logged as a warning.
+
     Raises:
         DataError: a file is missing or wrong; names file and row.
     """
@@ -83,6 +87,8 @@ def evaluate_predictions(
             '{"task": "ordinal", "classes": ["none", "mild", "severe"]}.'
         ) from err
     table = read_predictions(predictions, label_space)
+    for assumption in table.assumptions:
+        _logger.warning("assumed: %s", assumption)
     with start_step(tracking, "evaluate", name=f"evaluate {predictions.name}", data=None) as run:
         metrics = write_report(table, out, title=predictions.name, card=None)
         run.log_metrics(metrics)

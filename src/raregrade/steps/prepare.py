@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from raregrade.config import PrepareSection
 from raregrade.steps.identity import dataset_identity
 from raregrade.tracking import Tracking, start_step
+
+_logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -18,7 +21,7 @@ def prepare(
     store: Path | None = None,
     previous: Path | None = None,
 ) -> dict[str, Any]:
-    """Check, split and decode the raw dataset of ``section`` into ``out``.
+    """Check, split and decode the raw dataset of ``section`` into ``out``; what is odd about it is logged as warnings.
 
     Args:
         section: what ``config.section(params, "prepare")`` returns.
@@ -40,6 +43,8 @@ def prepare(
     dataset = prepare_dataset(section.data, section.seed, out, store=store, previous=previous)
     if store is not None:
         remember(dataset, store)
+    for warning in dataset.info["warnings"]:
+        _logger.warning("warning: %s", warning)
     # The run begins when the data are there: their hash is what finds the parent run.
     tracking = tracking.for_dataset(dataset.content_hash)
     with start_step(tracking, "prepare", name="prepare", data=dataset_identity(dataset)) as run:

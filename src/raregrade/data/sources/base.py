@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from raregrade.data.checks import Finding
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 
@@ -47,11 +48,11 @@ class Record:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """The records of a source, checked; ``provenance`` and ``warnings`` go into dataset.json."""
+    """The records of a source, checked; ``provenance`` goes into dataset.json, and so does what was found odd."""
 
     records: list[Record]
     provenance: dict[str, object] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def raise_problems(problems: Sequence[str], advice: str) -> None:

@@ -33,7 +33,7 @@ def read_medmnist(config: DataConfig) -> RawDataset:
         DataError: no such file, no MedMNIST file, an array of another shape or type, a label outside the classes,
             a class without images.
     """
-    unused = [k for k in ("label_column", "group_column") if getattr(config, k) is not None]
+    unused = [k for k in ("label_column", "group_column", "image_folder", "image_suffix") if getattr(config, k)]
     unused += ["split.column"] if config.split.column is not None else []
     if unused:
         raise ConfigError(

@@ -12,7 +12,7 @@ from raregrade.data.sources.folder import TableLayout, read_records
 from raregrade.errors import ConfigError, DataError
 from raregrade.labels import LabelSpace
 
-_FIXED = DataConfig.model_fields["table"].default, DataConfig.model_fields["image_column"].default
+_FIXED = ("table", "image_column", "image_folder", "image_suffix", "label_column", "group_column")
 
 
 def read_phantom(config: DataConfig) -> RawDataset:
@@ -23,10 +23,11 @@ def read_phantom(config: DataConfig) -> RawDataset:
         DataError: no phantom there, or its task, classes or hierarchy are not those under ``data:``; else as
             ``read_folder``.
     """
-    if (config.table, config.image_column) != _FIXED or config.label_column or config.group_column:
+    chosen = [f"data.{key}" for key in _FIXED if getattr(config, key) != DataConfig.model_fields[key].default]
+    if chosen:
         raise ConfigError(
-            "data.table, data.image_column, data.label_column and data.group_column are fixed for source phantom; "
-            "remove them, or set data.source to folder"
+            f"{', '.join(chosen)}: the columns and files are fixed for source phantom; remove the keys, or set "
+            "data.source to folder"
         )
     info = _read_info(Path(config.path) / INFO_FILE)
     drawn, wanted = LabelSpace.from_json(info.get("label_space")), config.label_space()
@@ -39,7 +40,8 @@ def read_phantom(config: DataConfig) -> RawDataset:
         )
     labels = drawn.classes if drawn.task == "multilabel" else (LABEL_COLUMN[drawn.task],)
     layout = TableLayout("filename", labels, PATIENT_COLUMN, config.split.column, masks="masks", id_is_stem=True)
-    return RawDataset(read_records(config, layout), {"phantom": info})
+    raw = read_records(config, layout)
+    return RawDataset(raw.records, {"phantom": info}, raw.findings)
 
 
 def _read_info(path: Path) -> dict[str, object]:
