@@ -1,12 +1,15 @@
 """Training learns, repeats to the last bit, and continues after an interruption as if nothing had happened."""
 
+import numpy as np
 import pytest
 import torch
 
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import ConfigError, InterruptedRunError, ModelError
+from raregrade.losses.base import Stage
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.loop import fit
+from raregrade.training.order import epoch_batches
 from raregrade.training.result import TrainingDivergedError
 
 
@@ -216,3 +219,89 @@ def test_frozen_modules_keep_weights_and_batch_statistics(prepared, section, rep
 def test_an_unknown_module_to_freeze_is_refused(prepared, section, reporter) -> None:
     with pytest.raises(ModelError, match=r"train\.freeze: the backbone has no module 'layer9'; its modules: .*layer1"):
         run(section(freeze=["layer9"]), prepared, reporter())
+
+
+def test_normalisation_and_counts_are_those_of_the_training_images_alone(prepared, section, reporter) -> None:
+    result = run(section(epochs=1, batch_size=64), prepared, reporter())
+    rows = prepared.rows("train")
+    pixels = prepared.images(rows).astype(np.float64)
+    assert result.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)).tolist(), rel=1e-12)
+    assert result.std == pytest.approx(pixels.std(axis=(0, 1, 2)).tolist(), rel=1e-9)
+    assert torch.allclose(result.weights["mean"].flatten().double(), torch.tensor(result.mean).double())
+    assert torch.allclose(result.weights["std"].flatten().double(), torch.tensor(result.std).double())
+    assert result.statistics.class_counts.tolist() == np.bincount(prepared.targets(rows), minlength=4).tolist()
+    both = np.concatenate([rows, prepared.rows("val")])
+    assert result.mean != pytest.approx(prepared.images(both).mean(axis=(0, 1, 2)).tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lmf", "weighted_ce", "balanced_softmax", "drw"])
+def test_a_loss_weighs_by_the_counts_of_the_training_images(prepared, section, reporter, kind: str) -> None:
+    from raregrade.losses import create_loss
+
+    result = run(section(kind, epochs=5, batch_size=64), prepared, reporter())
+    counts = np.bincount(prepared.targets(prepared.rows("train")), minlength=4).tolist()
+    expected = create_loss(kind, label_space=prepared.label_space, class_counts=counts)
+    expected.set_epoch(4, 5)
+    logits, target = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    torch.testing.assert_close(result.loss(logits, target), expected(logits, target))
+
+
+def test_an_image_is_augmented_by_seed_epoch_and_its_row(prepared, section, reporter, checkpoints, monkeypatch) -> None:
+    """What the network is given, also after an interruption within an epoch."""
+    from raregrade.data.augment import augment
+    from raregrade.models.backbone import Classifier
+
+    given: list[torch.Tensor] = []
+    original = Classifier.forward_train
+
+    def forward_train(self, images):
+        given.append(images.clone())
+        return original(self, images)
+
+    monkeypatch.setattr(Classifier, "forward_train", forward_train)
+    settings, checkpoint = section(epochs=2, batch_size=32), Checkpoint(checkpoints)
+    with pytest.raises(InterruptedRunError):
+        run(settings, prepared, reporter(stop_after=1), seed=3, checkpoint=checkpoint)
+    run(settings, prepared, reporter(), seed=3, checkpoint=checkpoint)
+    rows, targets = prepared.rows("train"), prepared.targets(prepared.rows("train"))
+    for epoch in range(2):
+        for batch in epoch_batches(targets, settings.train, Stage("train"), seed=3, epoch=epoch):
+            raw = torch.from_numpy(np.array(prepared.images(rows[batch]))).permute(0, 3, 1, 2)
+            expected = augment(raw, rows[batch], seed=3, epoch=epoch, config=settings.train.augment)
+            torch.testing.assert_close(given.pop(0), expected)
+    assert given == []
+
+
+def test_a_deferred_weighting_begins_with_the_epoch_that_its_start_names(prepared, section, reporter) -> None:
+    """After 80 % of five epochs: in the last one, by its weights and in float64 as well."""
+    from raregrade.losses.ldam import DRWLoss
+
+    seen: list[bool] = []
+    original = DRWLoss.set_epoch
+
+    def set_epoch(self, epoch, epochs):
+        original(self, epoch, epochs)
+        even = torch.ones(4, dtype=torch.float64)
+        assert torch.allclose(self.class_weights.double(), self.class_weights_float64)
+        seen.append(not torch.equal(self.class_weights_float64, even))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DRWLoss, "set_epoch", set_epoch)
+        run(section("drw", epochs=5, batch_size=64), prepared, reporter())
+    assert seen == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "said"),
+    [
+        ("balanced_softmax", {"sampler": "class_balanced"}, r"train\.sampler = class_balanced: .*balanced_softmax"),
+        ("two_stage", {"epochs": 1}, r"train\.epochs = 1: training in 2 stages"),
+        ("drw", {"epochs": 2}, r"losses\.drw\.start = 0\.8: with train\.epochs = 2"),
+    ],
+)
+def test_settings_that_contradict_the_loss_are_refused_before_data_are_read(  # noqa: PLR0917
+    prepared, section, reporter, monkeypatch, kind, train, said
+) -> None:
+    monkeypatch.setattr(PreparedDataset, "rows", lambda *_: pytest.fail("data were read"))
+    with pytest.raises(ConfigError, match=said):
+        run(section(kind, **train), prepared, reporter())

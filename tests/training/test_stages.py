@@ -153,3 +153,26 @@ def test_every_stage_runs_through_the_schedule_and_its_warm_up_once(prepared, se
         return rise + [5e-3 * (1 + math.cos(math.pi * i / (total - warmup))) for i in range(total - warmup)]
 
     assert rates == pytest.approx(stage(3) + stage(2))
+
+
+@pytest.mark.parametrize("tau", [0.4, 1.0])
+def test_a_tau_normalised_head_has_rows_of_the_length_that_tau_leaves(prepared, section, reporter, tau: float) -> None:
+    params = LOSS_PARAMS["two_stage"](classifier="tau_norm", metric="class_center", tau=tau)
+    settings = TrainSection(
+        train=section(epochs=1, batch_size=64).train,
+        loss=LossChoice(name="two_stage", kind="two_stage", params=params),
+    )
+    from raregrade.training import loop
+
+    entered: dict[str, torch.Tensor] = {}
+    original = loop._Fit._enter_stage
+
+    def enter(self: loop._Fit, number: int) -> None:
+        entered.update(self.progress.best_weights)
+        original(self, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Fit, "_enter_stage", enter)
+        weight = run(settings, prepared, reporter()).weights["head.weight"]
+    before = entered["head.weight"]
+    torch.testing.assert_close(weight, before / before.norm(dim=1, keepdim=True) ** tau)
