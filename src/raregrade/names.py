@@ -26,14 +26,13 @@ _ID = "(id|ids|no|nr|num|number|name|key|code|uid|hash|idx|index|identifier|pseu
 _PATIENT = re.compile(rf"(anon|deid|pseudo)?(patient|subject|subj|participant|person|pat|pt){_ID}|idpatient|mrn|pid")
 # May be an image's own number as well: worth a word only where several images share one, and few do.
 _PERHAPS = re.compile(rf"(case|lesion|study|exam|examination|accession|eye|individual|donor|group|series){_ID}")
-_INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
+_ENDS = re.compile(r"^[\s\ufeff\u200b-\u200f\u2060]+|[\s\ufeff\u200b-\u200f\u2060]+$")
 _LISTED = 5
 
 
 def normalised(text: str) -> str:
     """``text`` in Unicode's composed form (NFC), without blanks and invisible characters at its ends."""
-    composed = unicodedata.normalize("NFC", text)
-    return composed.strip().strip(_INVISIBLE).strip()
+    return _ENDS.sub("", unicodedata.normalize("NFC", text))
 
 
 def is_missing(text: str) -> bool:

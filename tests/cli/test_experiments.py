@@ -101,3 +101,14 @@ def test_an_interrupted_training_gives_75_and_the_same_command_resumes_it(
     assert result.returncode == 0, result.stderr
     assert "resumed after epoch" in result.stderr
     assert (project / "model" / "model.json").is_file()
+
+
+def test_what_a_table_of_predictions_leaves_open_is_said_on_the_screen(run: Command, external: Path) -> None:
+    table = pd.read_csv(external / "predictions.csv").drop(columns=["split", "group_id"])
+    table.to_csv(external / "predictions.csv", index=False)
+    result = run("evaluate", "--predictions", "predictions.csv", "--labels", "labels.json", "--out", "report")
+    assert result.returncode == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith("assumed: ")]
+    assert [line.split(":")[1] for line in said] == [
+        " there is no column group_id", " there is no column split", " target holds numbers, and the classes are names"
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from raregrade.config import DataConfig
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.prepare import prepare_dataset
 from raregrade.data.verify import verify_dataset
+from raregrade.errors import DataError
 
 pytestmark = pytest.mark.real
 
@@ -54,24 +55,41 @@ def test_retinamnist_has_its_official_split_and_counts(real_data: Path, tmp_path
     assert verify_dataset(dataset.root) == []
 
 
-def test_breastmnist_reports_its_duplicate_with_conflicting_labels(real_data: Path, tmp_path: Path) -> None:
+def test_breastmnist_is_refused_for_its_duplicate_unless_waived(real_data: Path, tmp_path: Path) -> None:
     path = need(real_data / "medmnist" / "breastmnist.npz")
-    dataset = prepare(
-        tmp_path / "out",
-        source="medmnist",
-        path=str(path),
-        task="multiclass",
-        classes=["malignant", "normal or benign"],
-        image_size=28,
-        color="grey",
-    )
-    assert dataset.info["counts"] == {"train": 546, "val": 78, "test": 156}
-    expected = [
-        "images with identical pixels lie in different splits and have different labels: "
-        "train_000115 (train), test_000076 (test)"
+    keys = {
+        "source": "medmnist", "path": str(path), "task": "multiclass", "classes": ["malignant", "normal or benign"],
+        "image_size": 28, "color": "grey",
+    }  # fmt: skip
+    pair = "train_000115 (train), test_000076 (test)"
+    texts = [
+        f"images with identical pixels lie in different splits: {pair}",
+        f"images with identical pixels have different labels: {pair}",
     ]
-    assert dataset.info["warnings"] == expected
-    assert verify_dataset(dataset.root) == expected
+    with pytest.raises(DataError) as caught:
+        prepare(tmp_path / "out", **keys)
+    assert all(text in str(caught.value) for text in texts)
+    reason = "the official split, kept for comparison with publications"
+    waive = dict.fromkeys(("identical_across_splits", "conflicting_labels"), reason)
+    dataset = prepare(tmp_path / "out", **keys, waive=waive)
+    assert dataset.info["counts"] == {"train": 546, "val": 78, "test": 156}
+    assert dataset.info["unit"] == "images"
+    assert dataset.info["warnings"] == [f"waived: {text} (reason: {reason})" for text in texts]
+    assert verify_dataset(dataset.root) == []
+
+
+def test_patients_that_brixia_leaves_blank_are_refused_with_their_lines(real_data: Path, tmp_path: Path) -> None:
+    path = need(real_data / "brixia_severity_cxr")
+    with pytest.raises(DataError, match=r"12 problems:\n  .*line \d+: the group \(column 'patientid'\) is empty"):
+        prepare(
+            tmp_path / "out",
+            source="folder",
+            path=str(path),
+            task="ordinal",
+            classes=[str(n) for n in range(19)],
+            label_column="S-Global",
+            group_column="patientid",
+        )
 
 
 @pytest.mark.slow
@@ -118,7 +136,8 @@ def test_covid_chestxray_is_dealt_by_patient_over_a_hierarchy(real_data: Path, t
     manifest = dataset.manifest
     pair = manifest[manifest["sha256"].duplicated(keep=False)]
     assert [name[7:13] for name in pair["image_id"]] == ["353889", "case_7"], "the set's one known pair of names"
-    assert len(verify_dataset(dataset.root)) == (pair["split"].nunique() > 1)
+    assert pair["split"].nunique() == pair["fold"].nunique() == 1
+    assert verify_dataset(dataset.root) == []
 
 
 def test_the_nih_subset_is_dealt_by_patient_over_its_findings(real_data: Path, tmp_path: Path) -> None:

@@ -182,7 +182,9 @@ class _RowReader:
         if column is None:
             return image_id
         if is_missing(row[column]):
-            raise DataError(f"{where}: the group (column {column!r}) is empty{_as_written(row[column])}; name the patient")
+            raise DataError(
+                f"{where}: the group (column {column!r}) is empty{_as_written(row[column])}; name the patient"
+            )
         return row[column]
 
     def _split(self, row: dict[str, str], where: str) -> str | None:

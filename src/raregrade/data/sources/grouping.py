@@ -24,12 +24,12 @@ def ungrouped(table: TextTable, group: str | None, images: Sequence[str]) -> lis
     for name in patient_like([c for c in table.columns if c != group]):
         torn = _torn([normalised(v) for v in table.column(name)], own)
         if torn is not None:
-            patient, count, number = torn
+            patient, count, several = torn
             by = "data.group_column is not set" if group is None else f"data.group_column is {group}"
             what = "images" if group is None else f"values of {group}"
             text = (
-                f"{by}, but the column {name!r} of {table.path.name} looks like the patient: {number} of its values "
-                f"have several {what} ({name} {patient!r} has {count}), which would lie in train and in test"
+                f"{by}, but the column {name!r} of {table.path.name} looks like the patient: {patient!r} has {count} "
+                f"{what}, which may lie in train and in test (so for {several} in all)"
             )
             return [Finding("ungrouped", text)]
     if group is not None:
