@@ -5,19 +5,12 @@ the part that it may read, and nothing else. Needs neither torch nor mlflow.
 """
 
 from raregrade.config.data import WAIVABLE, DataConfig, SplitConfig
+from raregrade.config.evaluation import CompareConfig, EvaluateConfig
+from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
 from raregrade.config.load import dump_params, load_params, merged_params, params_from_dict
 from raregrade.config.losses import LOSS_PARAMS, LossParams
-from raregrade.config.model import (
-    METRIC_TASKS,
-    CompareConfig,
-    EvaluateConfig,
-    GateRule,
-    LossChoice,
-    Params,
-    PhantomConfig,
-    RegisterConfig,
-    TrackingConfig,
-)
+from raregrade.config.metrics import LOWER_IS_BETTER, METRIC_TASKS
+from raregrade.config.model import LossChoice, Params, PhantomConfig, TrackingConfig
 from raregrade.config.sections import (
     CompareSection,
     EvaluateSection,
@@ -34,8 +27,10 @@ from raregrade.config.tuning import StudyConfig, StudyStorage, TuneConfig
 
 __all__ = [
     "LOSS_PARAMS",
+    "LOWER_IS_BETTER",
     "METRIC_TASKS",
     "WAIVABLE",
+    "AlarmConfig",
     "AugmentConfig",
     "CompareConfig",
     "CompareSection",

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
+from raregrade.config.evaluation import CompareConfig, EvaluateConfig
+from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
 from raregrade.config.losses import LOSS_PARAMS, LossParams
+from raregrade.config.metrics import DEFAULT_SELECTION, METRIC_TASKS
 from raregrade.config.training import TrainConfig, loss_problems
 from raregrade.config.tuning import TuneConfig, tune_problems
-from raregrade.labels import TASKS, Task
-
-# The metrics that can select an epoch, a loss or a version, and the tasks each is defined for.
-METRIC_TASKS: dict[str, tuple[Task, ...]] = {
-    "qwk": ("ordinal",),
-    "mae": ("ordinal",),
-    "accuracy": ("multiclass", "ordinal"),
-    "balanced_accuracy": ("multiclass", "ordinal"),
-    "macro_f1": TASKS,
-    "auroc": TASKS,
-}
-LOWER_IS_BETTER = frozenset({"mae"})
-DEFAULT_SELECTION: dict[Task, str] = {"ordinal": "qwk", "multiclass": "macro_f1", "multilabel": "auroc"}
 
 
 class PhantomConfig(ConfigModel):
@@ -54,49 +43,6 @@ class LossChoice(ConfigModel):
         return value
 
 
-class EvaluateConfig(ConfigModel):
-    batch_size: int = Field(256, ge=1, le=65_536)
-    keep_embeddings: bool = False
-
-
-class CompareConfig(ConfigModel):
-    """Which losses run with which seeds, against which baseline, with how many bootstrap resamples."""
-
-    losses: list[str] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
-    baseline: str
-    resamples: int = Field(2000, ge=100, le=100_000)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-
-
-class GateRule(ConfigModel):
-    """One condition of the gate, on a validation metric of the candidate.
-
-    ``threshold`` is an absolute floor (a ceiling where lower is better), ``min_absolute_change`` the least
-    improvement over the champion, or over the comparison's baseline while there is no champion.
-    """
-
-    metric: str
-    threshold: float | None = None
-    min_absolute_change: float | None = Field(None, ge=-1, le=1)
-
-    @model_validator(mode="after")
-    def _asks_for_something(self) -> GateRule:
-        if not re.fullmatch(r"val_.+", self.metric):
-            raise ValueError(f"metric: {self.metric!r} is not a validation metric; the gate reads val_* metrics only")
-        if self.threshold is None and self.min_absolute_change is None:
-            raise ValueError("give threshold, min_absolute_change or both")
-        return self
-
-    @property
-    def greater_is_better(self) -> bool:
-        return self.metric.removeprefix("val_") not in LOWER_IS_BETTER
-
-
-class RegisterConfig(ConfigModel):
-    name: str = Field("raregrade-demo", pattern=r"^[^/:\s]+$")
-
-
 class TrackingConfig(ConfigModel):
     """Where runs are logged: an MLflow tracking URI, or ``none``."""
 
@@ -116,6 +62,7 @@ class Params(ConfigModel):
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: list[GateRule] = Field(default_factory=list)
+    alarms: AlarmConfig = AlarmConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
     tracking: TrackingConfig = TrackingConfig()
 
@@ -144,19 +91,24 @@ class Params(ConfigModel):
         if metric != "auto" and task not in METRIC_TASKS[metric]:
             allowed = ", ".join(m for m, tasks in METRIC_TASKS.items() if task in tasks)
             raise ValueError(f"train.selection_metric: {metric} is not defined for task {task}; allowed: {allowed}")
+        known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
+        per_class = [f"f1_{c}" for c in self.data.classes]
         for i, rule in enumerate(self.gate):
-            base = rule.metric.removeprefix("val_")
-            known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
-            per_class = [f"f1_{c}" for c in self.data.classes]
+            split, _, base = rule.metric.partition("_")
             if base not in known and base not in per_class:
                 raise ValueError(
                     f"gate.{i}.metric: {rule.metric!r} is not computed for task {task}; "
-                    f"allowed: {', '.join('val_' + m for m in known + per_class)}"
+                    f"allowed: {', '.join(f'{split}_{m}' for m in known + per_class)}"
                 )
-        known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
+        for name in self.alarms.guard:
+            if name not in self.data.classes:
+                raise ValueError(
+                    f"alarms.guard: {name!r} is not a class; the classes are {', '.join(self.data.classes)}"
+                )
         problems = tune_problems(self.tune, self.losses, self.train, task, known)
         for name in dict.fromkeys([*self.compare.losses, *(n for n in self.tune.losses if n in self.losses)]):
             problems += loss_problems(self.train, self.losses[name])
+        problems += self.evaluate.problems(self.data.label_space())
         if problems:
             raise ValueError("\n".join(problems))
         return self

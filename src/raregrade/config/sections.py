@@ -12,15 +12,9 @@ from typing import Any
 
 from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
-from raregrade.config.model import (
-    CompareConfig,
-    EvaluateConfig,
-    GateRule,
-    LossChoice,
-    Params,
-    PhantomConfig,
-    RegisterConfig,
-)
+from raregrade.config.evaluation import CompareConfig, EvaluateConfig
+from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
+from raregrade.config.model import LossChoice, Params, PhantomConfig
 from raregrade.config.training import TrainConfig, check_training
 from raregrade.config.tuning import TUNED_SUFFIX, StudyConfig
 from raregrade.errors import ConfigError
@@ -53,16 +47,25 @@ class TuneSection(ConfigModel):
 
 
 class EvaluateSection(ConfigModel):
+    """``selection_metric`` is the one by which a decision rule is chosen where ``evaluate.decision`` is ``best``."""
+
     evaluate: EvaluateConfig
+    alarms: AlarmConfig
+    selection_metric: str
 
 
 class CompareSection(ConfigModel):
+    """``evaluate`` names the decision rules that losses are compared under."""
+
     compare: CompareConfig
+    evaluate: EvaluateConfig
+    alarms: AlarmConfig
     selection_metric: str
 
 
 class RegisterSection(ConfigModel):
     gate: list[GateRule]
+    alarms: AlarmConfig
     register_: RegisterConfig
 
 
@@ -72,9 +75,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "train": ("train", "losses.{loss}"),
     "tune": (*(f"tune.{name}" for name in StudyConfig.model_fields), "train", "losses.{loss}", "data.task"),
     "train_tuned": ("train", "losses.{loss}"),
-    "evaluate": ("evaluate",),
-    "compare": ("compare", "tune.losses", "train.selection_metric", "data.task"),
-    "register": ("gate", "register"),
+    "evaluate": ("evaluate", "alarms", "train.selection_metric", "data.task"),
+    "compare": ("compare", "evaluate", "alarms", "tune.losses", "train.selection_metric", "data.task"),
+    "register": ("gate", "alarms", "register"),
 }
 
 
@@ -96,9 +99,11 @@ def section(params: Params, step: str, loss: str | None = None) -> Any:
         "train": lambda: TrainSection(train=params.train, loss=_defined(params, loss)),
         "tune": lambda: _tune_section(params, loss),
         "train_tuned": lambda: TrainSection(train=params.train, loss=_defined(params, loss)),
-        "evaluate": lambda: EvaluateSection(evaluate=params.evaluate),
+        "evaluate": lambda: EvaluateSection(
+            evaluate=params.evaluate, alarms=params.alarms, selection_metric=params.selection_metric
+        ),
         "compare": lambda: _compare_section(params),
-        "register": lambda: RegisterSection(gate=params.gate, register_=params.register_),
+        "register": lambda: RegisterSection(gate=params.gate, alarms=params.alarms, register_=params.register_),
     }
     return make[step]()
 
@@ -118,7 +123,12 @@ def _compare_section(params: Params) -> CompareSection:
     """Tuned losses are compared beside those that ``compare.losses`` names."""
     tuned = [name + TUNED_SUFFIX for name in params.tune.losses]
     compared = params.compare.model_copy(update={"losses": [*params.compare.losses, *tuned]})
-    return CompareSection(compare=compared, selection_metric=params.selection_metric)
+    return CompareSection(
+        compare=compared,
+        evaluate=params.evaluate,
+        alarms=params.alarms,
+        selection_metric=params.selection_metric,
+    )
 
 
 def _defined(params: Params, loss: str | None) -> LossChoice:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raregrade.config.model import CompareConfig
-from raregrade.errors import DataError
+from raregrade.config.evaluation import CompareConfig
+from raregrade.errors import DataError, ModelError
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.evaluation.predictions import Predictions, read_predictions
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision
 
 SPLITS = ("val", "test")
 
@@ -34,6 +35,7 @@ class Candidate:
         loss, kind, seed: what was trained; ``kind`` is ``external`` for predictions of another program.
         report: the content of report.json.
         predictions: rows of val and test, sorted by split and image.
+        decision: the rule that its report decides by.
         metrics: ``val_*`` and ``test_*``, computed from ``predictions``.
     """
 
@@ -43,6 +45,7 @@ class Candidate:
     seed: int
     report: dict[str, Any]
     predictions: Predictions
+    decision: Decision
     metrics: dict[str, float]
 
 
@@ -79,7 +82,8 @@ def _read(path: Path) -> Candidate:
     try:
         space = LabelSpace.from_json(report["label_space"])
         loss, kind, seed = str(report["loss"]), str(report["kind"]), int(report["seed"])
-    except (KeyError, TypeError, ValueError) as err:
+        decision = Decision.from_json(report["decision"])
+    except (KeyError, TypeError, ValueError, ModelError) as err:
         raise DataError(
             f"{path / 'report.json'}: not a report ({err!r}); make it again with `raregrade evaluate`"
         ) from err
@@ -87,15 +91,18 @@ def _read(path: Path) -> Candidate:
     frame = predictions.frame[predictions.frame["split"].isin(SPLITS)]
     if "test" not in predictions.splits:
         raise DataError(f"{path}: has no predictions of the test split; evaluate on a dataset with one")
-    predictions = Predictions(frame.sort_values(["split", "image_id"], ignore_index=True), space)
+    ordered = frame.sort_values(["split", "image_id"], ignore_index=True)
+    predictions = Predictions(ordered, space, predictions.assumptions)
     metrics = {
         f"{split}_{name}": value
         for split in SPLITS
         if split in predictions.splits
-        for name, value in compute_metrics(predictions.targets(split), predictions.probs(split), space).items()
+        for name, value in compute_metrics(
+            predictions.targets(split), predictions.probs(split), space, decision
+        ).items()
     }
     _check_metrics(path, metrics)
-    return Candidate(path, loss, kind, seed, report, predictions, metrics)
+    return Candidate(path, loss, kind, seed, report, predictions, decision, metrics)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

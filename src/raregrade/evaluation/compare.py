@@ -15,7 +15,7 @@ from typing import Any
 
 from raregrade import __version__
 from raregrade.atomic import atomic_folder
-from raregrade.config.model import CompareConfig
+from raregrade.config.evaluation import CompareConfig
 from raregrade.errors import DataError
 from raregrade.evaluation import figures
 from raregrade.evaluation.candidates import SPLITS, Candidate, read_candidates

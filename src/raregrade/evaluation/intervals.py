@@ -76,17 +76,16 @@ def model_intervals(
     shares = _shares(targets, probs, groups, label_space, decision)
     found: dict[str, MetricInterval] = {}
     for name, value in values.items():
-        own = _class_of(name, label_space)
+        own = class_of_metric(name, label_space)
         patients = None if own is None else positives[own]
-        hangs_on = min((n for n in positives.values() if n), default=0) if own is None else positives[own]
         if name in shares:
             found[name] = _wilson_interval(*shares[name], patients, confidence)
-        elif hangs_on < FEWEST_POSITIVES and name not in _OF_ALL_IMAGES:
+        elif not enough_patients(name, positives, label_space):
             found[name] = MetricInterval(None, None, TOO_FEW, patients)
         else:
             found[name] = _jackknife_interval(name, value, left_out[name], patients, confidence)
     for name, (hits, trials) in shares.items():
-        own = _class_of(name, label_space)
+        own = class_of_metric(name, label_space)
         if own is not None and trials.sum():
             found[name] = _wilson_interval(hits, trials, positives[own], confidence)
     return found
@@ -97,6 +96,31 @@ def positive_groups(targets: npt.NDArray[Any], groups: npt.NDArray[Any], label_s
     names = np.asarray(groups).astype(str)
     columns = targets == 1 if targets.ndim == 2 else targets[:, None] == np.arange(label_space.num_classes)
     return {name: len(set(names[columns[:, i]])) for i, name in enumerate(label_space.classes)}
+
+
+def enough_patients(name: str, positives: Mapping[str, int], label_space: LabelSpace) -> bool:
+    """Whether metric ``name`` (without split) rests on enough patients of the class, or of the rarest, for an interval.
+
+    Args:
+        name: as in ``compute_metrics``.
+        positives: patients with each class, of ``positive_groups``.
+        label_space: the task and its K classes.
+    """
+    if name in _OF_ALL_IMAGES:
+        return True
+    own = class_of_metric(name, label_space)
+    count = min((n for n in positives.values() if n), default=0) if own is None else positives[own]
+    return count >= FEWEST_POSITIVES
+
+
+def class_of_metric(name: str, label_space: LabelSpace) -> str | None:
+    """The class that metric ``name`` (without split) is about; None for a metric of all classes."""
+    if name == "auroc_weighted" and "weighted" not in label_space.classes:
+        return None
+    for prefix in _PER_CLASS:
+        if name.startswith(prefix) and name.removeprefix(prefix) in label_space.classes:
+            return name.removeprefix(prefix)
+    return None
 
 
 def wilson(hits: npt.NDArray[Any], trials: npt.NDArray[Any], confidence: float) -> tuple[float, float]:
@@ -150,15 +174,6 @@ def jackknife_df(left_out: Floats) -> float:
 # Metrics that no single class dominates: they have intervals however rare the rarest class.
 _OF_ALL_IMAGES = frozenset({"qwk", "mae", "accuracy", "violation_rate", "auroc_weighted"})
 _PER_CLASS = ("f1_", "auroc_", "recall_", "precision_", "specificity_")
-
-
-def _class_of(name: str, label_space: LabelSpace) -> str | None:
-    if name == "auroc_weighted" and "weighted" not in label_space.classes:
-        return None
-    for prefix in _PER_CLASS:
-        if name.startswith(prefix) and name.removeprefix(prefix) in label_space.classes:
-            return name.removeprefix(prefix)
-    return None
 
 
 def _shares(

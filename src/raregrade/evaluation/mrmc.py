@@ -14,7 +14,7 @@ Shape legend: S seeds of a loss, M models, G groups (patients), k folds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +100,7 @@ class Power:
 
 
 def difference(
-    values_a: npt.ArrayLike, values_b: npt.ArrayLike, covariance: Floats, *, num_groups: int, confidence: float
+    values_a: npt.ArrayLike, values_b: npt.ArrayLike, covariance: Floats, *, case_df: float, confidence: float
 ) -> Difference:
     """Test the difference of two losses, seeds nested in losses and patients shared.
 
@@ -112,7 +112,7 @@ def difference(
         values_a: [S_a], the metric of each seed of the first loss.
         values_b: [S_b].
         covariance: [S_a + S_b, S_a + S_b] of these values over patients (bootstrap or jackknife), a before b.
-        num_groups: G.
+        case_df: degrees of freedom of the variance over patients: G - 1, or fewer (``intervals.jackknife_df``).
         confidence: of the interval, such as 0.95.
     """
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
@@ -123,12 +123,12 @@ def difference(
     if min(len(a), len(b)) < 2:
         weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
         case = max(float(weights @ covariance @ weights), 0.0)
-        low, high = _limits(mean, math.sqrt(case), num_groups - 1, confidence)
+        low, high = _limits(mean, math.sqrt(case), case_df, confidence)
         return Difference(mean, None, None, low, high, None, True, 0.0, case, (0.0, 0.0))
     own_a, own_b = covariance[: len(a), : len(a)], covariance[len(a) :, len(a) :]
     case = max(_between(own_a) + _between(own_b) - 2 * float(covariance[: len(a), len(a) :].mean()), 0.0)
     parts = (float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b))
-    total, df = _total(parts, (len(a), len(b)), case, num_groups)
+    total, df = _total(parts, (len(a), len(b)), case, case_df)
     error = math.sqrt(total)
     if _negligible(error, a, b):
         p = 1.0 if abs(mean) <= _rounding(a, b) else None
@@ -137,22 +137,22 @@ def difference(
     return Difference(mean, error, df, low, high, _two_sided(mean / error, df), False, sum(parts), case, parts)
 
 
-def mean_interval(values: npt.ArrayLike, covariance: Floats, *, num_groups: int, confidence: float) -> Estimate:
+def mean_interval(values: npt.ArrayLike, covariance: Floats, *, case_df: float, confidence: float) -> Estimate:
     """Interval of the mean over seeds of one loss: Var = s²/S + Cov2; with one seed the variance over patients.
 
     Args:
         values: [S].
         covariance: [S, S] over patients.
-        num_groups: G.
+        case_df: as for ``difference``.
         confidence: of the interval.
     """
     own = np.asarray(values, dtype=np.float64)
     seeds, mean = len(own), math.fsum(own) / len(own)
     if seeds < 2:
-        error, df = math.sqrt(max(float(np.asarray(covariance)[0, 0]), 0.0)), float(max(num_groups - 1, 1))
+        error, df = math.sqrt(max(float(np.asarray(covariance)[0, 0]), 0.0)), case_df
     else:
         training = (float(own.var(ddof=1)) / seeds,)
-        total, df = _total(training, (seeds,), max(_between(covariance), 0.0), num_groups)
+        total, df = _total(training, (seeds,), max(_between(covariance), 0.0), case_df)
         error = math.sqrt(total)
     low, high = (None, None) if _negligible(error, own, own) else _limits(mean, error, df, confidence)
     return Estimate(mean, error, df, low, high, seeds < 2)
@@ -182,18 +182,28 @@ def corrected_resampled_t(differences: npt.ArrayLike, test_share: float) -> TTes
     )
 
 
-def power(found: Difference, seeds: tuple[int, int], num_groups: int, *, confidence: float) -> Power:
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for their number, step-down (Holm, Scand. J. Statist. 6 (1979), 65), in the order given."""
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for i, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(p_values) - i) * p))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def power(found: Difference, seeds: tuple[int, int], *, case_df: float, confidence: float) -> Power:
     """What ``found`` (of ``difference``) says about the reach of the study, by the noncentral t distribution.
 
     Args:
         found: the difference of two losses.
         seeds: how many seeds each had.
-        num_groups: G.
+        case_df: as for ``difference``.
         confidence: 1 - the two-sided level at which a difference is claimed.
     """
     level = 1 - confidence
     if found.patients_only:
-        return Power(_detectable(math.sqrt(found.case_variance), num_groups - 1, level), None)
+        return Power(_detectable(math.sqrt(found.case_variance), case_df, level), None)
     if not found.standard_error or found.df is None:
         return Power(None, None)
     detectable = _detectable(found.standard_error, found.df, level)
@@ -203,7 +213,7 @@ def power(found: Difference, seeds: tuple[int, int], num_groups: int, *, confide
 
     def reached(count: int) -> bool:
         parts = tuple(variance / count for variance in variances)
-        total, df = _total(parts, (count, count), found.case_variance, num_groups)
+        total, df = _total(parts, (count, count), found.case_variance, case_df)
         return total > 0 and _power(abs(found.mean) / math.sqrt(total), df, level) >= POWER
 
     if not reached(_MOST_SEEDS):
@@ -221,11 +231,11 @@ def _between(covariance: Floats) -> float:
     return float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
 
 
-def _total(training: Sequence[float], seeds: Sequence[int], case: float, num_groups: int) -> tuple[float, float]:
+def _total(training: Sequence[float], seeds: Sequence[int], case: float, case_df: float) -> tuple[float, float]:
     """Variance and its degrees of freedom (Satterthwaite; Hillis 2014 for readers nested in treatments)."""
     total = math.fsum([*training, case])
     spent = math.fsum(part**2 / (n - 1) for part, n in zip(training, seeds, strict=True))
-    spent += case**2 / max(num_groups - 1, 1)
+    spent += case**2 / max(case_df, 1.0)
     return total, total**2 / spent if spent > 0 else 1.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 
 TITLES = {
     "qwk": "QWK",
@@ -42,7 +42,7 @@ def metric_name(name: str) -> str:
 def lower_is_better(name: str) -> bool:
     """Whether a smaller value of the metric (with or without its split) is the better one."""
     metric = name.removeprefix("val_").removeprefix("test_")
-    return metric in LOWER_IS_BETTER or metric == "violation_rate"
+    return metric in LOWER_IS_BETTER
 
 
 def signed(value: float) -> str:

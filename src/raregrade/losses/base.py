@@ -58,12 +58,14 @@ class Loss(nn.Module):
     Attributes:
         num_outputs: width of the head.
         output: how logits become probabilities, a name that ``raregrade.models.outputs`` knows.
+        decision: the rule by which its probabilities become grades, a name that ``raregrade.models.decisions`` knows.
         head: the head that the loss expects.
         reduction: ``mean`` | ``sum`` over the batch, or ``none`` for one value a sample, [B].
         stages: the stages of training, most often one.
         stage: the number of the current stage.
     """
 
+    decision: Literal["argmax", "median", "threshold"] = "argmax"
     stages: tuple[Stage, ...] = (Stage("train"),)
     stage: int = 0
 

@@ -23,6 +23,8 @@ class BCELoss(Loss):
         positive_weights: w_k [K] of the positive term, or None.
     """
 
+    decision = "threshold"
+
     def __init__(
         self,
         num_labels: int | None = None,
@@ -44,6 +46,8 @@ class BCELoss(Loss):
 
 class FocalBCELoss(Loss):
     """Mean over labels of (1 - p_t)^gamma (-log p_t), p_t the probability of the label's true value."""
+
+    decision = "threshold"
 
     def __init__(self, gamma: float = 2.0, *, num_labels: int | None = None, reduction: Reduction = "mean") -> None:
         check_range("gamma", gamma, 0.0, float("inf"), open_high=True)
@@ -68,6 +72,8 @@ class AsymmetricLoss(Loss):
     Mean over labels of y (1 - p)^gamma_positive (-log p) + (1 - y) q^gamma_negative (-log(1 - q)),
     q = max(p - clip, 0).
     """
+
+    decision = "threshold"
 
     def __init__(
         self,

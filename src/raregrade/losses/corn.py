@@ -20,6 +20,8 @@ class CornLoss(Loss):
     levels: Tensor
     asked: Tensor
 
+    decision = "median"  # how many P(y > k) exceed one half, as the authors count
+
     def __init__(self, num_classes: int, *, reduction: Reduction = "mean") -> None:
         check_range("num_classes", num_classes, 2, float("inf"))
         super().__init__(num_classes - 1, output="corn", reduction=reduction)

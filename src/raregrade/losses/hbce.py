@@ -44,6 +44,8 @@ class HBCELoss(Loss):
     parent_index: Tensor
     child_index: Tensor
 
+    decision = "threshold"
+
     def __init__(
         self,
         edges: Edges,

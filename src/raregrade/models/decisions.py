@@ -90,9 +90,39 @@ class Decision:
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise ModelError(f"not a decision: {value!r}; expected for instance {{'rule': 'argmax'}}") from err
 
+    def __str__(self) -> str:
+        """As pages and the terminal name it."""
+        if self.thresholds is not None:
+            each = ", ".join(f"{t:.3g}" for t in self.thresholds)
+            return f"threshold {self.thresholds[0]:g}" if len(set(self.thresholds)) == 1 else f"thresholds {each}"
+        return {"expected_cost": "least expected cost"}.get(self.rule, self.rule)
+
+
+# The rule that belongs to each way of making probabilities (``raregrade.models.outputs``).
+_RULE_OF_OUTPUT: dict[str, Rule] = {"softmax": "argmax", "sigmoid": "threshold", "corn": "median", "coral": "median"}
+
 
 def default_decision(label_space: LabelSpace) -> Decision:
     """``argmax``, or for ``multilabel`` a threshold of one half for each label."""
-    if label_space.task == "multilabel":
-        return Decision("threshold", thresholds=(THRESHOLD,) * label_space.num_classes)
-    return Decision("argmax")
+    return decision_of("threshold" if label_space.task == "multilabel" else "argmax", label_space)
+
+
+def decision_of(rule: Rule, label_space: LabelSpace) -> Decision:
+    """A loss's own rule as a decision: ``argmax``, ``median``, or ``threshold`` at one half for each label."""
+    return Decision(rule, thresholds=(THRESHOLD,) * label_space.num_classes if rule == "threshold" else None)
+
+
+def decision_of_card(card: dict[str, Any]) -> Decision:
+    """How the model of ``card`` decides; a card that does not say so has the rule of its output.
+
+    Raises:
+        ModelError: the card's decision is not one.
+    """
+    if "decision" in card:
+        return Decision.from_json(card["decision"])
+    return decision_of(_RULE_OF_OUTPUT[card["output"]], LabelSpace.from_json(card["label_space"]))
+
+
+def with_decision(card: dict[str, Any], decision: Decision) -> dict[str, Any]:
+    """``card`` of the same model, decided by ``decision``."""
+    return {**card, "decision": decision.to_json()}

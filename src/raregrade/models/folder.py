@@ -18,6 +18,7 @@ from raregrade.atomic import atomic_file, write_text
 from raregrade.config import TrainConfig
 from raregrade.errors import ModelError
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import decision_of_card
 from raregrade.models.outputs import probabilities
 
 CARD = "model.json"
@@ -98,6 +99,7 @@ class LoadedModel:
         self.card = card
         self.device = device
         self.label_space = LabelSpace.from_json(card["label_space"])
+        self.decision = decision_of_card(card)
         self.image_size: int = card["image_size"]
         self.channels: int = card["channels"]
 

@@ -38,8 +38,9 @@ def probabilities(output: str, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     elif output == "corn":
         result = _steps(np.exp(np.cumsum(_log_sigmoid(z), axis=1)))
     else:
-        # With a shared weight vector P(y > k) falls with k if the biases do; what the data leave unordered is ordered.
-        result = _steps(np.exp(_log_sigmoid(np.minimum.accumulate(z, axis=1))))
+        # P(y > k) falls with k where the biases do. Where training left them unordered they are sorted, which keeps the
+        # number of thresholds that are exceeded: it is by this number that the authors decide.
+        result = _steps(np.exp(_log_sigmoid(-np.sort(-z, axis=1))))
     return result if logits.dtype == np.float64 else result.astype(np.float32)
 
 

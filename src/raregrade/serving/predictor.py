@@ -18,10 +18,8 @@ import numpy.typing as npt
 from raregrade.data.sources.decode import load_image
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision
 from raregrade.models.folder import load_model
-
-# A finding is reported where its probability is above this, as the evaluation counts it.
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class Prediction:
 
     Attributes:
         image: the path, or ``image <i>`` for bytes, counted from 1.
-        grade: name of the most probable class; for ``multilabel`` the names of all findings that are present.
+        grade: the class that the model's decision rule chooses; for ``multilabel`` the names of all findings that are
+            present.
         probabilities: of every class, in the order of the label space.
     """
 
@@ -63,9 +62,11 @@ class Predictor:
         Raises:
             DataError: an image that cannot be read, by name.
         """
+        rows = self.probabilities(images, batch_size)
+        grades = decide(rows, self.label_space, self.model.decision)
         return [
-            Prediction(_name(image, i), decide(row, self.label_space), _by_class(row, self.label_space))
-            for i, (image, row) in enumerate(zip(images, self.probabilities(images, batch_size), strict=True))
+            Prediction(_name(image, i), grade, _by_class(row, self.label_space))
+            for i, (image, grade, row) in enumerate(zip(images, grades, rows, strict=True))
         ]
 
     def probabilities(self, images: Sequence[Path | bytes], batch_size: int = 64) -> npt.NDArray[np.float64]:
@@ -87,11 +88,14 @@ class Predictor:
             raise DataError(f"{_name(image, index)}: not a readable image ({len(image)} bytes)") from err
 
 
-def decide(probabilities: npt.NDArray[np.float64], label_space: LabelSpace) -> str | list[str]:
-    """The grade for ``probabilities`` [K] of one image; see ``Prediction``."""
+def decide(
+    probabilities: npt.NDArray[np.float64], label_space: LabelSpace, decision: Decision
+) -> list[str] | list[list[str]]:
+    """The grade for each row of ``probabilities`` [N, K] by ``decision``; see ``Prediction``."""
+    decided = decision.decide(probabilities)
     if label_space.task == "multilabel":
-        return [name for name, p in zip(label_space.classes, probabilities, strict=True) if p > THRESHOLD]
-    return label_space.classes[int(np.argmax(probabilities))]
+        return [[name for name, present in zip(label_space.classes, row, strict=True) if present] for row in decided]
+    return [label_space.classes[index] for index in decided]
 
 
 def _name(image: Path | bytes, index: int) -> str:

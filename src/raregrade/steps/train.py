@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raregrade import __version__
 from raregrade.atomic import WriteError, atomic_folder, check_writable
 from raregrade.config import TrainSection
-from raregrade.config.model import DEFAULT_SELECTION
+from raregrade.config.metrics import DEFAULT_SELECTION
 from raregrade.config.tuned import tuned_section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.steps.identity import dataset_identity
@@ -187,6 +187,8 @@ def _model_card(
     metric: str,
 ) -> dict[str, Any]:
     """All that prediction, registration and a reader of model.json have to know of the model."""
+    from raregrade.models.decisions import decision_of
+
     return {
         "loss": section.loss.model_dump(mode="json"),
         "seed": seed,
@@ -196,6 +198,7 @@ def _model_card(
         "initial_weights": result.initial_weights,
         "head": {"kind": result.loss.head.kind, "scale": result.loss.head.scale},
         "output": result.loss.output,
+        "decision": decision_of(result.loss.decision, dataset.label_space).to_json(),
         "num_outputs": result.loss.num_outputs,
         "label_space": dataset.label_space.to_json(),
         "image_size": dataset.image_size,

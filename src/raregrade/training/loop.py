@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from raregrade.config import METRIC_TASKS, TrainSection
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.config.training import check_training
 from raregrade.data.loader import channel_statistics
 from raregrade.data.manifest import PreparedDataset
@@ -27,6 +27,7 @@ from raregrade.evaluation.metrics import compute_metrics
 from raregrade.labels import label_statistics
 from raregrade.losses.registry import create_loss
 from raregrade.models.backbone import Classifier, build_model
+from raregrade.models.decisions import decision_of
 from raregrade.models.outputs import probabilities
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.device_work import DeviceWork
@@ -324,7 +325,8 @@ class _Fit:
             # The last step's loss was finite and the weights it led to are not.
             self._diverged(f"the outputs became NaN or infinite at the end of epoch {self.progress.epoch}")
         probs = probabilities(self.loss.output, logits.numpy())
-        return compute_metrics(self.val_targets, probs, self.dataset.label_space)
+        space = self.dataset.label_space
+        return compute_metrics(self.val_targets, probs, space, decision_of(self.loss.decision, space))
 
     def _check_finite(self, batches: list[npt.NDArray[np.int64]]) -> None:
         """Once an epoch, so that no step waits for its loss."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from raregrade.atomic import megabytes
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.training.memory import peak_bytes
 from raregrade.training.reporter import Reporter
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raregrade import __version__
 from raregrade.atomic import atomic_folder
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.config.tuned import BEST_FILE, BEST_SCHEMA, with_values
 from raregrade.config.tuning import TRAIN_PREFIX
 from raregrade.tuning.plan import BASELINE, DEFAULT, TUNED, TunePlan

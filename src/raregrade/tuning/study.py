@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from raregrade.config import StudyConfig, TrainSection
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.config.space import Choice, IntRange, Scalar, Space
 from raregrade.errors import RaregradeError
 from raregrade.tuning.pruning import create_pruner

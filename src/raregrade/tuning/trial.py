@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from raregrade import __version__
 from raregrade.config import TrainSection
-from raregrade.config.model import LOWER_IS_BETTER
+from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.config.tuned import with_values
 from raregrade.errors import InterruptedRunError
 from raregrade.tracking.studies import TrialLog

@@ -1,0 +1,73 @@
+"""The sections ``evaluate`` and ``compare`` of params.yaml: how probabilities are decided, and what is compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from raregrade.config.base import ConfigModel
+from raregrade.labels import LabelSpace
+
+DecisionName = Literal["own", "argmax", "median", "expected_cost", "best", "f1", "youden", "sensitivity"]
+# The decision rules that each task can be given.
+DECISIONS: dict[str, tuple[DecisionName, ...]] = {
+    "ordinal": ("own", "argmax", "median", "expected_cost", "best"),
+    "multiclass": ("own", "argmax", "expected_cost", "best"),
+    "multilabel": ("own", "f1", "youden", "sensitivity"),
+}
+
+
+class EvaluateConfig(ConfigModel):
+    """How a model is judged.
+
+    Attributes:
+        decision: how probabilities become grades. ``own`` is the rule that belongs to the loss; ``argmax``, ``median``
+            and ``expected_cost`` are one rule for all losses; ``best`` chooses among these for each model on validation
+            patients; ``f1``, ``youden`` and ``sensitivity`` fit one threshold a label on validation patients.
+        costs: for ``expected_cost``: costs[i][j] is the cost of predicting class j for an image of class i.
+        sensitivity: for ``sensitivity``: the share of images with a label that is to be found.
+    """
+
+    batch_size: int = Field(256, ge=1, le=65_536)
+    keep_embeddings: bool = False
+    decision: DecisionName = "own"
+    costs: list[list[Annotated[float, Field(ge=0)]]] | None = None
+    sensitivity: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _rules_have_their_numbers(self) -> EvaluateConfig:
+        if self.decision == "expected_cost" and self.costs is None:
+            raise ValueError("costs: decision expected_cost needs a matrix of costs, one row a true class")
+        if (self.decision == "sensitivity") != (self.sensitivity is not None):
+            raise ValueError("sensitivity: give it with decision sensitivity, and with no other")
+        return self
+
+    def problems(self, label_space: LabelSpace) -> list[str]:
+        """What contradicts the labels, one message each."""
+        found = []
+        allowed = DECISIONS[label_space.task]
+        if self.decision not in allowed:
+            found.append(
+                f"evaluate.decision: {self.decision} is no rule for task {label_space.task}; allowed: "
+                f"{', '.join(allowed)}"
+            )
+        k = label_space.num_classes
+        if self.costs is not None:
+            if label_space.task == "multilabel":
+                found.append("evaluate.costs: task multilabel decides each label by itself; take decision sensitivity")
+            elif len(self.costs) != k or any(len(row) != k for row in self.costs):
+                shape = f"{len(self.costs)} rows of {', '.join(str(len(row)) for row in self.costs)}"
+                found.append(f"evaluate.costs: {k} classes need {k} rows of {k} costs, got {shape}")
+            elif any(self.costs[i][i] >= min(self.costs[i][:i] + self.costs[i][i + 1 :]) for i in range(k)):
+                found.append("evaluate.costs: the right class must cost less than every wrong one, in each row")
+        return found
+
+
+class CompareConfig(ConfigModel):
+    """Which losses run with which seeds, against which baseline, and how sure a claim has to be."""
+
+    losses: list[str] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
+    baseline: str
+    confidence: float = Field(0.95, gt=0.5, lt=1)
