@@ -50,7 +50,14 @@ OTHER: dict[str, Any] = {
     "gate": [{"metric": "val_f1_mild", "threshold": 0.1}],
 }
 # What cannot be changed alone without breaking a rule across keys.
-FIXED = {"data.hierarchy", "losses.strong.kind"}
+FIXED = {
+    "data.hierarchy",
+    "losses.strong.kind",
+    "data.label_separator",
+    "data.negative_names",
+    "data.uncertain",
+    "data.blank",
+}
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

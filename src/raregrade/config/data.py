@@ -28,6 +28,9 @@ class DataConfig(ConfigModel):
     """Where the raw images lie and what their labels mean.
 
     ``image_folder`` (relative to ``path``) and ``image_suffix`` (".png") complete the names in ``image_column``.
+    ``label_separator`` ("|") says that one column holds the names of all classes of an image; ``negative_names`` are
+    then names that stand for none of the classes ("No Finding"). ``uncertain`` is what -1 means in a column of 0 and 1,
+    ``blank`` what an empty cell means; ``ignore`` leaves the label out of losses and metrics.
     ``waive`` accepts a finding that would else stop ``prepare``; its reason is kept in the dataset and shown.
     """
 
@@ -43,6 +46,10 @@ class DataConfig(ConfigModel):
     image_folder: str = ""
     image_suffix: str = ""
     label_column: str | list[str] | None = None
+    label_separator: str | None = Field(None, min_length=1)
+    negative_names: list[str] = Field(default_factory=list)
+    uncertain: Literal["refuse", "zeros", "ones", "ignore"] = "refuse"
+    blank: Literal["ignore", "zeros", "refuse"] = "ignore"
     group_column: str | None = None
     licence: str = ""
     split: SplitConfig = SplitConfig()
@@ -70,11 +77,38 @@ class DataConfig(ConfigModel):
             raise ValueError(str(err)) from err
         if self.task != "multilabel" and isinstance(self.label_column, list):
             raise ValueError(f"label_column: task {self.task} takes one column, got {self.label_column!r}")
-        if self.task == "multilabel" and isinstance(self.label_column, str):
-            raise ValueError(f"label_column: task multilabel takes a list of columns, got {self.label_column!r}")
+        if self.task == "multilabel" and isinstance(self.label_column, str) and not self.label_separator:
+            raise ValueError(
+                f"label_column: task multilabel takes a list of columns, got {self.label_column!r}; where one column "
+                "names all classes of an image, set data.label_separator"
+            )
         if isinstance(self.label_column, list) and len(self.label_column) != len(self.classes):
             raise ValueError(
                 f"label_column: {len(self.label_column)} columns for {len(self.classes)} classes; give one a class"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _label_cells_make_sense(self) -> DataConfig:
+        if self.label_separator and (self.task != "multilabel" or not isinstance(self.label_column, str)):
+            raise ValueError(
+                "label_separator: needs task multilabel and one label_column, whose cells name the classes"
+            )
+        if self.negative_names and not self.label_separator:
+            raise ValueError("negative_names: has a meaning only with label_separator")
+        both = [name for name in map(normalised, self.negative_names) if name in self.classes]
+        if both:
+            raise ValueError(f"negative_names: {both[0]!r} is one of classes")
+        if self.task != "multilabel" and (self.uncertain, self.blank) != ("refuse", "ignore"):
+            raise ValueError(f"uncertain, blank: have a meaning only for task multilabel, not {self.task}")
+        if self.label_separator and self.uncertain != "refuse":
+            raise ValueError("uncertain: has a meaning only for columns of 0 and 1, not with label_separator")
+        columns = self.label_column if isinstance(self.label_column, list) else []
+        doubles = sorted({c for c in columns if columns.count(c) > 1})
+        if doubles:
+            raise ValueError(
+                f"label_column: {doubles[0]!r} is given more than once; where one column names all classes of an "
+                f"image, set label_column: {doubles[0]!r} and label_separator"
             )
         return self
 

@@ -108,3 +108,44 @@ def test_accents_are_compared_in_one_form(raw: Path, of_table: str, of_files: st
     dataset = prepare(raw, lines, classes=classes)
     assert dataset.targets(np.arange(3)).tolist() == [0, 1, 2]
     assert dataset.manifest["image_id"][0] == "œil_é0.png"
+
+
+def test_findings_in_one_cell_are_read_with_a_separator(raw: Path) -> None:
+    """NIH ChestX-ray14, whose header ends with a comma and has commas in names that are not quoted."""
+    draw(raw, [f"{n // 2:08d}_{n % 2:03d}.png" for n in range(40)])
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Original[Width,Height],Spacing[x,y],"
+    cells = ["Effusion|Infiltration", "No Finding", "Mass", "Effusion"]
+    rows = [f"{n // 2:08d}_{n % 2:03d}.png,{cells[n % 4]},{n % 2},{n // 2},2992,2991,0.143,0.143," for n in range(40)]
+    dataset = prepare(
+        raw, [header, *rows], task="multilabel", classes=["Effusion", "Infiltration", "Mass"],
+        image_column="Image Index", group_column="Patient ID", label_column="Finding Labels", label_separator="|",
+        negative_names=["No Finding"],
+    )  # fmt: skip
+    assert dataset.targets(np.arange(4)).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert dataset.info["num_groups"] == 20
+
+
+def test_uncertain_and_blank_findings_follow_policies_that_are_written_down(raw: Path) -> None:
+    """CheXpert: 1, 0, -1 (uncertain) and blank (not mentioned); patients only in the paths."""
+    names = [f"train/patient{n // 2:05d}/study1/view{n % 2 + 1}_frontal.jpg" for n in range(40)]
+    draw(raw, names)
+    cells = ["1.0,,", ",-1.0,1.0", ",1.0,", ",0.0,-1.0"]
+    rows = [f"{name},{cells[n % 4]}" for n, name in enumerate(names)]
+    lines = ["Path,No Finding,Cardiomegaly,Edema", *rows]
+    keys = {
+        "task": "multilabel", "classes": ["No Finding", "Cardiomegaly", "Edema"], "label_column": None,
+        "image_column": "Path", "group_column": None,
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"label '-1\.0' \(column 'Cardiomegaly'\)"):
+        prepare(raw, lines, **keys)
+    dataset = prepare(raw, lines, **keys, uncertain="ones", blank="zeros")
+    assert dataset.targets(np.arange(4)).tolist() == [[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]]
+    assert dataset.info["raw"]["labels"] == {
+        "uncertain": {"policy": "ones", "cells": 20}, "blank": {"policy": "zeros", "cells": 60}
+    }  # fmt: skip
+    unset, *policies = dataset.info["warnings"]
+    assert unset.endswith("(files are named after patients: 'patient00000' has 2 images)")
+    assert policies == [
+        "20 uncertain labels (-1) are read as 1 (data.uncertain: ones)",
+        "60 blank labels are read as 0 (data.blank: zeros)",
+    ]

@@ -11,11 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from raregrade.config import DataConfig
 from raregrade.data.checks import Finding
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 
 MAX_LISTED = 10
+# Keys of `data:` that say how to read a table; a source without one, or with a fixed one, refuses them.
+TABLE_KEYS = (
+    "table", "image_column", "image_folder", "image_suffix", "label_column", "label_separator", "negative_names",
+    "uncertain", "blank", "group_column",
+)  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -53,6 +59,12 @@ class RawDataset:
     records: list[Record]
     provenance: dict[str, object] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+
+def keys_given(config: DataConfig, keys: Sequence[str]) -> list[str]:
+    """Those of ``keys`` that are not at their defaults."""
+    fields = DataConfig.model_fields
+    return [key for key in keys if getattr(config, key) != fields[key].get_default(call_default_factory=True)]
 
 
 def raise_problems(problems: Sequence[str], advice: str) -> None:

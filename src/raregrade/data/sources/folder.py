@@ -5,9 +5,7 @@ The table is read as text and checked row by row; every problem is found before 
 
 from __future__ import annotations
 
-import math
 import posixpath
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +16,11 @@ from raregrade.data.sources.base import Mask, RawDataset, Record, class_problems
 from raregrade.data.sources.decode import load_image, load_mask
 from raregrade.data.sources.files import ImageFiles
 from raregrade.data.sources.grouping import ungrouped
+from raregrade.data.sources.labels import LabelReader, as_written
 from raregrade.data.splits import SPLITS
 from raregrade.errors import DataError
-from raregrade.names import ClassNames, is_missing, normalised, suspicious_ids
+from raregrade.names import is_missing, normalised, suspicious_ids
 from raregrade.tables import TextTable, check_alike, read_text_table
-
-_TRUTH = ClassNames(("0", "1"))  # of a 0/1 label column
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,9 @@ def read_records(config: DataConfig, layout: TableLayout) -> RawDataset:
     found = [Finding("encoding", note) for note in table.notes]
     found += ungrouped(table, layout.group, [r.image_id for r in records])
     found += _blank_ids(table, layout)
-    return RawDataset(records, {"table": config.table, "rows": len(records)}, found)
+    found += reader.labels.findings()
+    provenance = {"table": config.table, "rows": len(records), **reader.labels.provenance()}
+    return RawDataset(records, provenance, found)
 
 
 def _read_table(path: Path) -> TextTable:
@@ -131,7 +130,7 @@ def _blank_ids(table: TextTable, layout: TableLayout) -> list[Finding]:
 def _label_columns(config: DataConfig) -> tuple[str, ...]:
     if isinstance(config.label_column, list):
         return tuple(config.label_column)
-    if config.task == "multilabel":
+    if config.task == "multilabel" and config.label_column is None:
         return tuple(config.classes)
     return (config.label_column or "label",)
 
@@ -143,15 +142,14 @@ class _RowReader:
         self._config, self._layout = config, layout
         self._root = Path(config.path)
         self._files = ImageFiles(self._root, config.image_folder, config.image_suffix)
-        self._space = config.label_space()
-        self._classes = ClassNames(self._space.classes)
+        self.labels = LabelReader(config, layout.labels)
 
     def record(self, row: dict[str, str], where: str) -> Record:
         """Raises DataError for a cell that is missing or wrong, with ``where``."""
         config, layout = self._config, self._layout
         name = row[layout.image]
         if is_missing(name):
-            raise DataError(f"{where}: column {layout.image!r} is empty{_as_written(name)}")
+            raise DataError(f"{where}: column {layout.image!r} is empty{as_written(name)}")
         try:
             source_path = self._files.find(name)
         except DataError as err:
@@ -162,7 +160,7 @@ class _RowReader:
             image_id=image_id,
             group_id=self._group(row, where, image_id),
             split=self._split(row, where),
-            label=self._label(row, where),
+            label=self.labels.read(row, where),
             source_path=source_path,
             where=where,
             load=partial(load_image, self._root / source_path, config.image_size, config.color),
@@ -183,7 +181,7 @@ class _RowReader:
             return image_id
         if is_missing(row[column]):
             raise DataError(
-                f"{where}: the group (column {column!r}) is empty{_as_written(row[column])}; name the patient"
+                f"{where}: the group (column {column!r}) is empty{as_written(row[column])}; name the patient"
             )
         return row[column]
 
@@ -194,39 +192,3 @@ class _RowReader:
         if row[column] not in SPLITS:
             raise DataError(f"{where}: split {row[column]!r} (column {column!r}); allowed: {', '.join(SPLITS)}")
         return row[column]
-
-    def _label(self, row: dict[str, str], where: str) -> int | tuple[float, ...]:
-        columns = self._layout.labels
-        if self._space.task != "multilabel":
-            return self._class_index(row[columns[0]], where, columns[0])
-        values = tuple(_zero_one(row[c], where, c) for c in columns)
-        if all(math.isnan(v) for v in values):
-            raise DataError(f"{where}: every label ({_listed(columns)}) is empty; at least one must be known")
-        return values
-
-    def _class_index(self, text: str, where: str, column: str) -> int:
-        found = self._classes.find(text)
-        if found is not None:
-            return found
-        if is_missing(text):
-            raise DataError(f"{where}: the label (column {column!r}) is empty{_as_written(text)}")
-        classes = _listed(self._space.classes)
-        raise DataError(f"{where}: label {text!r} (column {column!r}) is not a class; the classes are {classes}")
-
-
-def _zero_one(text: str, where: str, column: str) -> float:
-    if is_missing(text):
-        return math.nan
-    value = _TRUTH.find(text)
-    if value is None:
-        raise DataError(f"{where}: label {text!r} (column {column!r}); allowed: 0, 1 and empty for unknown")
-    return float(value)
-
-
-def _as_written(text: str) -> str:
-    """How a missing value is written, where it is not simply left out."""
-    return f": {text!r} stands for a missing value" if text else ""
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

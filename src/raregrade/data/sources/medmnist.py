@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.config import DataConfig
-from raregrade.data.sources.base import RawDataset, Record, class_problems, raise_problems
+from raregrade.data.sources.base import TABLE_KEYS, RawDataset, Record, class_problems, keys_given, raise_problems
 from raregrade.data.sources.decode import array_image
 from raregrade.data.splits import SPLITS
 from raregrade.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def read_medmnist(config: DataConfig) -> RawDataset:
         DataError: no such file, no MedMNIST file, an array of another shape or type, a label outside the classes,
             a class without images.
     """
-    unused = [k for k in ("label_column", "group_column", "image_folder", "image_suffix") if getattr(config, k)]
+    unused = keys_given(config, TABLE_KEYS)
     unused += ["split.column"] if config.split.column is not None else []
     if unused:
         raise ConfigError(

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from raregrade.config import DataConfig
 from raregrade.data.phantom import INFO_FILE, LABEL_COLUMN, PATIENT_COLUMN
-from raregrade.data.sources.base import RawDataset
+from raregrade.data.sources.base import TABLE_KEYS, RawDataset, keys_given
 from raregrade.data.sources.folder import TableLayout, read_records
 from raregrade.errors import ConfigError, DataError
 from raregrade.labels import LabelSpace
-
-_FIXED = ("table", "image_column", "image_folder", "image_suffix", "label_column", "group_column")
 
 
 def read_phantom(config: DataConfig) -> RawDataset:
@@ -23,7 +21,7 @@ def read_phantom(config: DataConfig) -> RawDataset:
         DataError: no phantom there, or its task, classes or hierarchy are not those under ``data:``; else as
             ``read_folder``.
     """
-    chosen = [f"data.{key}" for key in _FIXED if getattr(config, key) != DataConfig.model_fields[key].default]
+    chosen = [f"data.{key}" for key in keys_given(config, TABLE_KEYS)]
     if chosen:
         raise ConfigError(
             f"{', '.join(chosen)}: the columns and files are fixed for source phantom; remove the keys, or set "
