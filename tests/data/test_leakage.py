@@ -174,6 +174,12 @@ def test_a_patient_column_that_nobody_groups_by_is_refused(image_folder: ImageFo
     assert verify_dataset(dataset.root) == []
 
 
+def test_patients_are_asked_for_before_any_image_is_decoded(image_folder: ImageFolder, tmp_path: Path) -> None:
+    (image_folder.root / "images/00_0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^data\.group_column is not set"):
+        prepare_dataset(image_folder.config(group_column=None), 1, tmp_path / "out")
+
+
 def test_ids_that_look_alike_or_outsized_are_warned_of(image_folder: ImageFolder, tmp_path: Path) -> None:
     names = {"p00": "3", "p03": "3.0", "p06": "003", "p01": "P04", "p04": "p04"}
     image_folder.table["patient"] = image_folder.table["patient"].replace(names)

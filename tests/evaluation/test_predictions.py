@@ -137,7 +137,10 @@ def test_positions_are_an_assumption(tmp_path: Path) -> None:
 def test_patients_that_are_not_the_groups_are_refused(tmp_path: Path, column: str) -> None:
     header = f"image_id,{column},target,prob_none,prob_mild,prob_severe"
     path = csv(tmp_path, "a,1,none,1,0,0", "b,1,mild,0,1,0", "c,2,mild,0,1,0", header=header)
-    assert f"has no column group_id, but the column {column} looks like the patient: 3 images of 2" in refusal(path)
+    assert (
+        f"has no column group_id, but the column {column} looks like the patient, with 2 values for 3 images"
+        in refusal(path)
+    )
     alone = csv(tmp_path, "a,1,none,1,0,0", "b,NA,mild,0,1,0", "c,NA,mild,0,1,0", header=header)
     assert read_predictions(alone, SPACE).unit == "images"
 
@@ -253,6 +256,11 @@ def test_a_wrong_row_is_refused_with_file_and_line(tmp_path: Path, wrong: str, l
 def test_an_index_outside_the_classes_is_refused(tmp_path: Path) -> None:
     rows = [r.replace("none", "0").replace("mild", "1").replace("severe", "3") for r in ROWS]
     assert "line 4: target '3' is not one of the classes" in refusal(csv(tmp_path, *rows))
+
+
+def test_decimals_with_a_comma_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    path = csv(tmp_path, *(row.replace(",", ";").replace(".", ",") for row in ROWS), header=HEADER.replace(",", ";"))
+    assert "line 2: prob_none is '0,7', not a number; write decimals with a point" in refusal(path)
 
 
 def test_rounded_probabilities_pass(tmp_path: Path) -> None:

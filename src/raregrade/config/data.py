@@ -46,7 +46,7 @@ class DataConfig(ConfigModel):
     image_folder: str = ""
     image_suffix: str = ""
     label_column: str | list[str] | None = None
-    label_separator: str | None = Field(None, min_length=1)
+    label_separator: str | None = None
     negative_names: list[str] = Field(default_factory=list)
     uncertain: Literal["refuse", "zeros", "ones", "ignore"] = "refuse"
     blank: Literal["ignore", "zeros", "refuse"] = "ignore"
@@ -60,6 +60,13 @@ class DataConfig(ConfigModel):
     def _composed(cls, classes: list[str]) -> list[str]:
         """As ``LabelSpace`` has them: an accent written in two code points is the same name."""
         return [normalised(name) for name in classes]
+
+    @field_validator("label_separator")
+    @classmethod
+    def _written(cls, separator: str | None) -> str | None:
+        if separator is not None and not separator.strip():
+            raise ValueError('is blank; YAML needs quotes around a vertical bar: "|"')
+        return separator
 
     @field_validator("hierarchy")
     @classmethod

@@ -6,6 +6,7 @@ here knows which model made the predictions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,8 +283,8 @@ def _check_no_patients(frame: pd.DataFrame, source: _Source) -> None:
         ids = [text for text in _texts(frame[column]) if not is_missing(text)]
         if len(set(ids)) < len(ids):
             raise DataError(
-                f"{source.name}: has no column group_id, but the column {column} looks like the patient: {len(ids)} "
-                f"images of {len(set(ids))}. Rename it to group_id, or add a column group_id that says which images "
+                f"{source.name}: has no column group_id, but the column {column} looks like the patient, with "
+                f"{len(set(ids))} values for {len(ids)} images. Rename it to group_id, or add a column group_id that says which images "
                 "belong together (image_id where each stands alone)"
             )
 
@@ -358,7 +359,8 @@ def _number(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[A
     bad = numbers.isna()
     if bad.any():
         row = _first(bad)
-        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}, not a number")
+        comma = "; write decimals with a point" if re.fullmatch(r"\s*-?\d*,\d+\s*", str(values[row])) else ""
+        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}, not a number{comma}")
     return numbers
 
 

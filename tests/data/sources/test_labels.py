@@ -97,6 +97,7 @@ def test_blank_labels_can_be_refused() -> None:
     [
         ({"label_column": "Finding Labels"}, "set data.label_separator"),
         ({"label_column": ["x", "y", "x"]}, "'x' is given more than once; .*set label_column: 'x' and label_separator"),
+        ({"label_column": "x", "label_separator": ""}, "is blank; YAML needs quotes around a vertical bar"),
         ({"label_separator": "|"}, "label_separator: needs task multilabel and one label_column"),
         ({"task": "multiclass", "label_separator": "|", "label_column": "x"}, "label_separator: needs task multilabel"),
         ({"negative_names": ["No Finding"]}, "negative_names: has a meaning only with label_separator"),
