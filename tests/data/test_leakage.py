@@ -58,9 +58,12 @@ def test_joined_patients_that_leave_too_few_for_a_class_are_named(image_folder: 
         prepare_dataset(image_folder.config(), 1, tmp_path / "out")
 
 
-def test_a_new_patient_who_shares_an_image_joins_the_known_one(image_folder: ImageFolder, tmp_path: Path) -> None:
-    table = image_folder.table
-    image_folder.table = table[table["patient"] < "p09"]
+@pytest.mark.parametrize("new", ["p09", "a09"])
+def test_a_new_patient_who_shares_an_image_joins_the_known_one(
+    image_folder: ImageFolder, tmp_path: Path, new: str
+) -> None:
+    table = image_folder.table.replace({"patient": {"p09": new}})
+    image_folder.table = table[:18]
     before = prepare_dataset(image_folder.config(), 1, tmp_path / "before").manifest
     image_folder.table = table
     for name in ("00_0", "03_0", "06_0"):
@@ -68,7 +71,7 @@ def test_a_new_patient_who_shares_an_image_joins_the_known_one(image_folder: Ima
         config = image_folder.config()
         after = prepare_dataset(config, 1, tmp_path / "after", previous=tmp_path / "before").manifest
         home = before.loc[before["image_id"] == f"images/{name}.png", "split"].item()
-        assert after.loc[after["group_id"] == "p09", "split"].tolist() == [home, home]
+        assert after.loc[after["group_id"] == new, "split"].tolist() == [home, home]
 
 
 def test_copies_in_known_patients_of_different_splits_are_refused(image_folder: ImageFolder, tmp_path: Path) -> None:

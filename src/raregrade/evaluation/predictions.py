@@ -284,8 +284,8 @@ def _check_no_patients(frame: pd.DataFrame, source: _Source) -> None:
         if len(set(ids)) < len(ids):
             raise DataError(
                 f"{source.name}: has no column group_id, but the column {column} looks like the patient, with "
-                f"{len(set(ids))} values for {len(ids)} images. Rename it to group_id, or add a column group_id that says which images "
-                "belong together (image_id where each stands alone)"
+                f"{len(set(ids))} values for {len(ids)} images. Rename it to group_id, or add a column group_id that "
+                "says which images belong together (image_id where each stands alone)"
             )
 
 
