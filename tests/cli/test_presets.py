@@ -69,16 +69,17 @@ def test_every_command_with_params_takes_presets(project: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "loss", "epochs"),
-    [("cdw_ce_resnet18", "cdw_ce", 1), ("cdw_ce_mobilenetv3_large", "cdw_ce", 1), ("two_stage", "two_stage", 2)],
+    [("cdw_ce_resnet18", "cdw_ce", 4), ("cdw_ce_mobilenetv3_large", "cdw_ce", 4), ("two_stage", "two_stage", 2)],
 )
 def test_a_preset_trains_from_raw_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, loss: str, epochs: int
 ) -> None:
-    """One epoch of the real thing: small images, few of them, no pretrained weights."""
+    """A few epochs of the real thing: small images, few of them, no pretrained weights."""
     monkeypatch.chdir(tmp_path)
     small = ["phantom.patients=150", "phantom.max_images_per_patient=1", "phantom.image_size=32", "data.path=raw"]
     small += ["data.image_size=32", "train.pretrained=false", f"train.epochs={epochs}", "tracking.uri=none"]
     small += ["train.threads=1", "train.precision=float32", "train.batch_size=32"]
+    small += ["train.lr_epochs=1", "train.early_stopping=null"]  # as docs/training.md says for so few epochs
     common = ["--params", str(parameters_for(preset)), "--preset", str(PAPERS / f"{preset}.yaml")]
     common += [part for key in small for part in ("--set", key)]
     assert main.run(["phantom", "--out", "raw", *common]) == 0

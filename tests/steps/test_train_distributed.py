@@ -154,7 +154,7 @@ def test_two_tries_are_two_jobs(server, start):
 
 @pytest.mark.parametrize("kind", ["ce", "cdw_ce", "lmf", "two_stage"])
 def test_the_parameters_that_the_nodes_read_are_those_of_the_section(data, tmp_path, kind):
-    asked = of(kind, lr=3e-4, early_stopping=5)
+    asked = of(kind, lr=3e-4, epochs=20, early_stopping=5)
     written = params_of_training(asked, PreparedDataset.open(data), tmp_path, seed=3, tracking=NONE)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(written))
     assert section(load_params(tmp_path / "params.yaml"), "train", kind) == asked
