@@ -30,7 +30,7 @@ from pipelines.arguments import arguments_of
 from raregrade.config import GateRule, params_from_dict, section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.evaluation.predictions import make_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.report import Judged, write_report
 from raregrade.steps import kubeflow
 from raregrade.steps.phantom import phantom
 from raregrade.tracking import Tracking, start_step
@@ -293,7 +293,7 @@ def test_folds_are_compared_with_mean_and_spread(chain, tmp_path):
         ids = {key: table[key].to_numpy() for key in ("image_id", "group_id", "split")}
         predictions = make_predictions(part.label_space, **ids, targets=part.targets(rows), probs=probs)
         out = tmp_path / "reports" / str(fold)
-        write_report(predictions, out, title="ce", card={"loss": {"name": "ce", "kind": "ce"}, "seed": 1}, resamples=50)
+        write_report(predictions, out, Judged("ce", {"loss": {"name": "ce", "kind": "ce"}, "seed": 1}))
         reports.append(dsl.Artifact(uri=str(out)))
     comparison, page, metrics = (
         kind(name=name, uri=str(tmp_path / name))

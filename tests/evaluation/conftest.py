@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raregrade.evaluation.predictions import Predictions, make_predictions, write_predictions
-from raregrade.evaluation.report import judge, write_json
+from raregrade.evaluation.report import Judged, judge, write_json
 from raregrade.labels import LabelSpace
 
 MakePredictions = Callable[..., Predictions]
@@ -82,7 +82,7 @@ def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
             "dataset": {"content_hash": dataset, "source": "drawn"} if dataset else None,
             "train": train,
         }
-        metrics, content = judge(predictions, title=f"{loss}, seed {seed}", card=card, resamples=20)
+        metrics, content = judge(predictions, Judged(f"{loss}, seed {seed}", card))
         path.mkdir(parents=True, exist_ok=True)
         write_predictions(predictions, path / "predictions.parquet")
         write_json(path / "metrics.json", metrics)

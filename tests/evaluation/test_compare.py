@@ -15,7 +15,7 @@ from raregrade.config import CompareConfig
 from raregrade.errors import DataError
 from raregrade.evaluation.compare import compare_reports
 from raregrade.evaluation.predictions import Predictions, make_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.report import Judged, write_report
 from raregrade.evaluation.table import advice, format_table
 from raregrade.labels import LabelSpace
 
@@ -210,7 +210,7 @@ def test_whole_report_folders_compare(tmp_path: Path, draw, ordinal: LabelSpace)
     paths = [tmp_path / "reports" / loss for loss in ("ce", "cdw")]
     for i, path in enumerate(paths):
         card = {"loss": {"name": path.name, "kind": path.name}, "seed": 1}
-        write_report(draw(ordinal, strength=1.0 + i), path, title=path.name, card=card, resamples=20)
+        write_report(draw(ordinal, strength=1.0 + i), path, Judged(path.name, card))
     assert compared(paths, tmp_path / "out", config())["winner"]["loss"] == "cdw"
 
 

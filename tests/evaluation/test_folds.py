@@ -10,7 +10,7 @@ from raregrade.errors import DataError
 from raregrade.evaluation.folds import pool, read_fold_reports, spread
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.evaluation.predictions import make_predictions, read_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.report import Judged, write_report
 from raregrade.labels import LabelSpace
 
 FOLDS, PER_FOLD, TEST = 3, 20, 24
@@ -50,7 +50,7 @@ def report(folder, fold, space=ORDINAL, *, loss="ce", seed=1, rows=None):
     )
     card = {"loss": {"name": loss, "kind": loss, "params": {"x": 1}}, "seed": seed, "dataset": {"content_hash": "h"}}
     out = folder / loss / str(seed) / str(fold)
-    write_report(predictions, out, title=loss, card=card, resamples=100)
+    write_report(predictions, out, Judged(loss, card))
     return out
 
 

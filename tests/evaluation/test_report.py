@@ -14,7 +14,7 @@ from raregrade.errors import DataError
 from raregrade.evaluation import figures
 from raregrade.evaluation.metrics import compute_metrics, confusion_matrix
 from raregrade.evaluation.predictions import Predictions, make_predictions, read_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.report import Judged, write_report
 from raregrade.labels import LabelSpace
 
 CARD = {
@@ -29,7 +29,7 @@ CARD = {
 
 def test_metrics_json_is_flat_sorted_and_what_is_returned(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     predictions = draw(ordinal)
-    returned = write_report(predictions, tmp_path / "r", title="t", card=CARD, resamples=20)
+    returned = write_report(predictions, tmp_path / "r", Judged("t", CARD))
     written = json.loads((tmp_path / "r" / "metrics.json").read_text())
     assert written == returned
     assert list(written) == sorted(written)
@@ -39,7 +39,7 @@ def test_metrics_json_is_flat_sorted_and_what_is_returned(tmp_path: Path, draw, 
 
 
 def test_report_json_says_what_was_judged(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
-    write_report(draw(ordinal), tmp_path / "r", title="t", card=CARD, resamples=20)
+    write_report(draw(ordinal), tmp_path / "r", Judged("t", CARD))
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (report["loss"], report["kind"], report["seed"]) == ("strong", "cdw_ce", 3)
     assert (report["model"], report["git_commit"], report["dataset"]) == ("f00d", "1234", CARD["dataset"])
@@ -49,21 +49,21 @@ def test_report_json_says_what_was_judged(tmp_path: Path, draw, ordinal: LabelSp
 
 
 def test_predictions_of_another_program_need_no_card(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
-    write_report(draw(ordinal), tmp_path / "r", title="theirs.csv", resamples=20)
+    write_report(draw(ordinal), tmp_path / "r", Judged("theirs.csv"))
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (report["loss"], report["kind"], report["seed"]) == ("theirs.csv", "external", 1)
 
 
 def test_the_predictions_of_a_report_are_read_back(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     predictions = draw(ordinal)
-    write_report(predictions, tmp_path / "r", title="t", resamples=20)
+    write_report(predictions, tmp_path / "r", Judged("t"))
     read = read_predictions(tmp_path / "r" / "predictions.parquet", ordinal)
     pd.testing.assert_frame_equal(read.frame, predictions.frame)
 
 
 def test_confusion_csv_has_one_row_a_test_image(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     predictions = draw(ordinal)
-    write_report(predictions, tmp_path / "r", title="t", resamples=20)
+    write_report(predictions, tmp_path / "r", Judged("t"))
     table = pd.read_csv(tmp_path / "r" / "confusion.csv", keep_default_na=False)
     assert list(table.columns) == ["actual", "predicted"]
     counted = pd.crosstab(table["actual"], table["predicted"]).reindex(index=ordinal.classes, columns=ordinal.classes)
@@ -73,7 +73,7 @@ def test_confusion_csv_has_one_row_a_test_image(tmp_path: Path, draw, ordinal: L
 
 def test_a_multilabel_report_counts_known_labels(tmp_path: Path, draw, multilabel: LabelSpace) -> None:
     predictions = draw(multilabel)
-    metrics = write_report(predictions, tmp_path / "r", title="t", resamples=20)
+    metrics = write_report(predictions, tmp_path / "r", Judged("t"))
     assert {"test_auroc", "test_auroc_weighted", "test_macro_f1", "test_violation_rate"} <= set(metrics)
     table = pd.read_csv(tmp_path / "r" / "confusion.csv")
     assert len(table) == int((~np.isnan(predictions.targets("test"))).sum())
@@ -86,7 +86,7 @@ def test_a_multilabel_report_counts_known_labels(tmp_path: Path, draw, multilabe
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     digests = []
     for name in ("a", "b"):
-        write_report(draw(ordinal), tmp_path / name, title="t", card=CARD, resamples=20)
+        write_report(draw(ordinal), tmp_path / name, Judged("t", CARD))
         files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
         digests.append({p.relative_to(tmp_path / name): hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
     assert digests[0] == digests[1]
@@ -104,7 +104,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
         targets=np.arange(n) % 3,
         probs=np.random.default_rng(0).dirichlet(np.ones(3), n),
     )
-    write_report(predictions, tmp_path / "r", title="<script>alert(1)</script>", resamples=20)
+    write_report(predictions, tmp_path / "r", Judged("<script>alert(1)</script>"))
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     for raw in ("<script", "<b>none", "<img src=x"):
         assert raw not in page
@@ -125,7 +125,7 @@ def test_the_most_confident_errors_come_first(tmp_path: Path) -> None:
         targets=np.array([0, 0, 1, 0]),
         probs=probs,
     )
-    write_report(predictions, tmp_path / "r", title="t", resamples=20)
+    write_report(predictions, tmp_path / "r", Judged("t"))
     page = (tmp_path / "r" / "report.html").read_text()
     errors = page[page.index("Most confident errors") :]
     assert errors.index("worst_error") < errors.index("bad_error") < errors.index("mild_error")
@@ -137,7 +137,7 @@ def test_a_split_with_one_class_is_reported_without_what_is_undefined(tmp_path: 
         ordinal, image_id=["a", "b"], group_id=["p", "q"], split=["test"] * 2, targets=np.array([1, 1]),
         probs=np.eye(4)[[1, 1]],
     )  # fmt: skip
-    metrics = write_report(predictions, tmp_path / "r", title="t", resamples=20)
+    metrics = write_report(predictions, tmp_path / "r", Judged("t"))
     assert "test_auroc" not in metrics
     assert "test_qwk" not in metrics
     assert metrics["test_accuracy"] == 1
@@ -148,31 +148,31 @@ def test_predictions_of_training_images_alone_are_refused(tmp_path: Path, draw, 
     frame = draw(ordinal).frame
     only_train = Predictions(frame[frame["split"] == "train"].reset_index(drop=True), ordinal)
     with pytest.raises(DataError, match="no rows of split val or test"):
-        write_report(only_train, tmp_path / "r", title="t")
+        write_report(only_train, tmp_path / "r", Judged("t"))
 
 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(DataError, match=r"thesis\.tex.*would be lost"):
-        write_report(draw(ordinal), tmp_path / "mine", title="t")
+        write_report(draw(ordinal), tmp_path / "mine", Judged("t"))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
 
 
 def test_a_report_replaces_an_earlier_one(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / ".gitignore").write_text("/metrics.json")
-    write_report(draw(ordinal), tmp_path / "r", title="first", resamples=20)
-    write_report(draw(ordinal), tmp_path / "r", title="second", resamples=20)
+    write_report(draw(ordinal), tmp_path / "r", Judged("first"))
+    write_report(draw(ordinal), tmp_path / "r", Judged("second"))
     assert "second" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_a_failure_leaves_the_earlier_report_and_no_remains(
     tmp_path: Path, draw, ordinal: LabelSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(draw(ordinal), tmp_path / "r", title="first", resamples=20)
+    write_report(draw(ordinal), tmp_path / "r", Judged("first"))
     monkeypatch.setattr(figures, "PALETTE", ())
     with pytest.raises(IndexError):
-        write_report(draw(ordinal), tmp_path / "r", title="second", resamples=20)
+        write_report(draw(ordinal), tmp_path / "r", Judged("second"))
     assert json.loads((tmp_path / "r" / "report.json").read_text())["title"] == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["r"]

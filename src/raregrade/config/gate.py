@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -79,3 +80,26 @@ class RegisterConfig(ConfigModel):
         if not re.fullmatch(r"[^/\\:\s]+", value) or not value.strip("."):
             raise ValueError(f"{value!r} cannot name a model: give letters, digits, '-', '_' and '.', no path")
         return value
+
+
+def gate_problems(
+    gate: Sequence[GateRule], alarms: AlarmConfig, classes: Sequence[str], metrics: Sequence[str]
+) -> list[str]:
+    """What of ``gate`` and ``alarms`` contradicts the labels, one message each.
+
+    Args:
+        gate, alarms: the sections.
+        classes: names of the classes.
+        metrics: those that are defined for the task.
+    """
+    allowed = [*metrics, *(f"f1_{c}" for c in classes)]
+    problems = []
+    for i, rule in enumerate(gate):
+        split, _, base = rule.metric.partition("_")
+        if base not in allowed:
+            names = ", ".join(f"{split}_{m}" for m in allowed)
+            problems.append(f"gate.{i}.metric: {rule.metric!r} is not computed for these labels; allowed: {names}")
+    unknown = [name for name in alarms.guard if name not in classes]
+    if unknown:
+        problems.append(f"alarms.guard: {unknown[0]!r} is not a class; the classes are {', '.join(classes)}")
+    return problems

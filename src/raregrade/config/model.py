@@ -9,11 +9,12 @@ from pydantic import Field, SerializeAsAny, model_validator
 from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
-from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
+from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig, gate_problems
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.metrics import DEFAULT_SELECTION, METRIC_TASKS
 from raregrade.config.training import TrainConfig, loss_problems
-from raregrade.config.tuning import TuneConfig, tune_problems
+from raregrade.config.tune_checks import tune_problems
+from raregrade.config.tuning import TUNED_SUFFIX, TuneConfig, untuned_name
 
 
 class PhantomConfig(ConfigModel):
@@ -78,10 +79,13 @@ class Params(ConfigModel):
             doubles = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
             if doubles:
                 raise ValueError(f"compare.{key}: given more than once: {', '.join(doubles)}")
-        if self.compare.baseline not in self.compare.losses:
+        compared = [*self.compare.losses, *(name + TUNED_SUFFIX for name in self.tune.losses)]
+        if self.compare.baseline not in compared:
+            plain = untuned_name(self.compare.baseline)
+            hint = f"; it is where tune.losses names {plain}" if plain in self.compare.losses else ""
             raise ValueError(
-                f"compare.baseline: {self.compare.baseline!r} is not one of compare.losses "
-                f"({', '.join(self.compare.losses)})"
+                f"compare.baseline: {self.compare.baseline!r} is not one of the compared losses "
+                f"({', '.join(compared)}){hint}"
             )
         for name in self.compare.losses:
             tasks = self.losses[name].params.tasks
@@ -92,23 +96,11 @@ class Params(ConfigModel):
             allowed = ", ".join(m for m, tasks in METRIC_TASKS.items() if task in tasks)
             raise ValueError(f"train.selection_metric: {metric} is not defined for task {task}; allowed: {allowed}")
         known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
-        per_class = [f"f1_{c}" for c in self.data.classes]
-        for i, rule in enumerate(self.gate):
-            split, _, base = rule.metric.partition("_")
-            if base not in known and base not in per_class:
-                raise ValueError(
-                    f"gate.{i}.metric: {rule.metric!r} is not computed for task {task}; "
-                    f"allowed: {', '.join(f'{split}_{m}' for m in known + per_class)}"
-                )
-        for name in self.alarms.guard:
-            if name not in self.data.classes:
-                raise ValueError(
-                    f"alarms.guard: {name!r} is not a class; the classes are {', '.join(self.data.classes)}"
-                )
-        problems = tune_problems(self.tune, self.losses, self.train, task, known)
+        problems = tune_problems(self.tune, self.losses, self.train, task, known, baseline=self.compare.baseline)
         for name in dict.fromkeys([*self.compare.losses, *(n for n in self.tune.losses if n in self.losses)]):
             problems += loss_problems(self.train, self.losses[name])
         problems += self.evaluate.problems(self.data.label_space())
+        problems += gate_problems(self.gate, self.alarms, self.data.classes, known)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -103,7 +103,12 @@ def find_alarms(
     if reference is not None:
         found += _regressions(watched, config.recall_drop, split, reference)
         found += _worse_calibration(images, model, reference)
-    return sorted(found, key=lambda alarm: _ORDER.index(alarm.kind))
+    return worst_first(found)
+
+
+def worst_first(alarms: Sequence[Alarm]) -> list[Alarm]:
+    """By kind, those of one kind in the order given."""
+    return sorted(alarms, key=lambda alarm: _ORDER.index(alarm.kind))
 
 
 def first_words(alarms: Sequence[Alarm], most: int = 2) -> str:
@@ -154,10 +159,11 @@ def _recalls(images: _Images, model: ModelOnSplit, reference: ModelOnSplit | Non
             continue
         owners = images.index[of_class]
         said = _says(model, i)
-        hits = np.bincount(owners, weights=said[of_class], minlength=images.num_groups)
+        hits = np.bincount(owners, weights=said[of_class], minlength=images.num_groups).astype(np.float64)
         others = None
         if reference is not None:
-            others = np.bincount(owners, weights=_says(reference, i)[of_class], minlength=images.num_groups)
+            found_by = _says(reference, i)[of_class]
+            others = np.bincount(owners, weights=found_by, minlength=images.num_groups).astype(np.float64)
         held = np.bincount(owners, minlength=images.num_groups).astype(np.float64)
         found.append(_Recall(name, held, hits, others, bool(said.any())))
     return found

@@ -1,8 +1,9 @@
 """Which loss to train with: the comparison of reports, from their predictions alone.
 
-The winner is the loss with the best mean of the selection metric over seeds on validation; its representative is its
-seed with the best validation value. The test split is only reported. Reading and refusing reports is in
-``candidates``, texts and tables in ``table``, resampling in ``statistics``.
+Validation chooses the loss: the best mean of the selection metric over seeds. Whether it is better than the baseline is
+one test on the test split (``claim``), with training and patients both random (``mrmc``). The model that stands for a
+loss is its seed of median validation value, since the best one is also the luckiest on the split that chose its epoch.
+Reading and refusing reports is in ``candidates``, texts and tables in ``table`` and ``words``, pages in ``page``.
 """
 
 from __future__ import annotations
@@ -13,37 +14,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from raregrade import __version__
 from raregrade.atomic import atomic_folder
-from raregrade.config.evaluation import CompareConfig
+from raregrade.config import CompareSection
 from raregrade.errors import DataError
-from raregrade.evaluation import figures
+from raregrade.evaluation.alarms import ModelOnSplit, find_alarms
 from raregrade.evaluation.candidates import SPLITS, Candidate, read_candidates
-from raregrade.evaluation.html import figure, render
-from raregrade.evaluation.metrics import headline_metrics
-from raregrade.evaluation.naming import MEANINGS, lower_is_better
-from raregrade.evaluation.report import refuse_foreign_folder, write_json
-from raregrade.evaluation.statistics import Floats, bootstrap_metrics, holm, interval, p_value
-from raregrade.evaluation.table import (
-    advice,
-    format_table,
-    heading,
-    loss_table,
-    markdown_table,
-    seed_rows,
-    seed_table,
-    sentence_on_test,
-)
-from raregrade.labels import LabelSpace
-
-__all__ = ["compare_reports", "format_table"]
+from raregrade.evaluation.claim import Claim, difference_to_json, recommended, verdict_of
+from raregrade.evaluation.comparison_page import write_comparison
+from raregrade.evaluation.decision_fit import applicable_decisions
+from raregrade.evaluation.intervals import class_of_metric, enough_patients, positive_groups, scaled_limits
+from raregrade.evaluation.metrics import headline_metrics, predictions_of
+from raregrade.evaluation.mrmc import holm, mean_interval, power
+from raregrade.evaluation.naming import lower_is_better
+from raregrade.evaluation.paired import PairedModels
+from raregrade.evaluation.report import refuse_foreign_folder
+from raregrade.evaluation.words import advice
 
 COMPARISON_FILES = frozenset({"comparison.json", "comparison.html", "table.csv", "table.md", "per_seed.csv", "figures"})
 # Means of the same values in another order may differ in the last bits; that is a tie.
 _TIE = 1e-12
 
 
-def compare_reports(reports: Sequence[Path], config: CompareConfig, selection_metric: str, out: Path) -> dict[str, Any]:
+def compare_reports(reports: Sequence[Path], section: CompareSection, out: Path) -> dict[str, Any]:
     """Compare report folders and write the comparison folder; it replaces an earlier one at ``out`` when complete.
 
     Files: ``comparison.json`` (what is returned), ``table.csv`` (one row a loss), ``table.md``, ``per_seed.csv``,
@@ -51,53 +46,72 @@ def compare_reports(reports: Sequence[Path], config: CompareConfig, selection_me
 
     Args:
         reports: folders made by ``write_report``, in any order.
-        config: losses, seeds, baseline, resamples, confidence.
-        selection_metric: a metric without split, such as ``qwk``; its value on val chooses the winner.
+        section: losses, seeds, baseline and confidence; the selection metric without split, whose value on val chooses;
+            the decision rules to compare under; when to raise an alarm.
         out: the folder.
 
     Returns:
-        ``selection_metric``, ``winner {loss, seed}``, ``baseline``, ``clearly_better`` (whether the winner is another
-        loss than the baseline and its paired difference passes Holm's test), ``advice``, ``notes``, ``label_space``,
-        ``dataset``, and for each loss ``seeds``, ``metrics {name: {mean, low, high, sd, per_seed}}`` and, except for
-        the baseline, ``difference {name: {mean, low, high, p, p_holm}}`` = loss − baseline. Undefined metrics are
-        absent; ``sd`` (over seeds) is None with one seed; ``low`` and ``high`` are None where resamples rarely define
-        the metric.
+        ``winner {loss, seed, decision}`` (what validation chose), ``recommended`` (the winner where the claim stands
+        and no alarm is raised, else the baseline), ``claim``, ``clearly_better``, ``advice``, and for each loss
+        ``seeds``, ``representative`` (a seed), ``decision``, ``alarms``, ``metrics {name: {mean, low, high, sd,
+        per_seed}}``, ``rules`` and, but for the baseline, ``difference {name: {mean, low, high, se, df, p, p_holm,
+        patients_only}}`` = loss - baseline. Undefined metrics are absent; ``sd`` (over seeds) is None with one seed;
+        ``low`` and ``high`` are None where too few patients have the class.
 
     Raises:
         DataError: what ``read_candidates`` refuses; a selection metric that is not defined for some loss.
     """
     refuse_foreign_folder(out, COMPARISON_FILES)
+    config = section.compare
     candidates, left_out = read_candidates(reports, config)
-    space = candidates[config.baseline][0].predictions.label_space
-    selection = f"val_{selection_metric}"
-    _check_selection(candidates, config, selection)
-    samples = _resample(candidates, config, space)
-    losses = {loss: _loss_entry(members, samples[loss], config) for loss, members in candidates.items()}
-    _add_differences(losses, samples, config)
-    winner = _winner(losses, config, selection)
+    reference = candidates[config.baseline][0]
+    space = reference.predictions.label_space
+    selection = f"val_{section.selection_metric}"
+    _check_selection(candidates, section, selection)
+    paired = {
+        split: found for split in SPLITS if (found := PairedModels.of(candidates, split, space, config.confidence))
+    }
+    positives = {
+        split: positive_groups(reference.predictions.targets(split), reference.predictions.groups(split), space)
+        for split in reference.predictions.splits
+    }
+    losses = {loss: _loss_entry(loss, members, section, selection) for loss, members in candidates.items()}
+    for split, models in paired.items():
+        _add_metrics(losses, candidates, models, split=split, positives=positives[split], section=section)
+        _add_differences(losses, models, split, config.baseline)
+    winner = _winner(losses, section, selection)
+    claim = _claim(paired.get("test"), winner, len(config.losses), section)
+    _add_alarms(losses, candidates, section)
+    _add_rules(losses, candidates, section)
+    chosen = recommended(claim, {n: e["alarms"] for n, e in losses.items()}, refuse=section.alarms.refuse)
     comparison: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "raregrade_version": __version__,
-        "selection_metric": selection_metric,
-        "winner": {"loss": winner, "seed": _best_seed(losses[winner], selection)},
+        "selection_metric": section.selection_metric,
+        "winner": _model_of(losses, winner),
+        "recommended": _model_of(losses, chosen),
         "baseline": config.baseline,
-        "clearly_better": _clearly_better(losses[winner], selection, config),
-        "bootstrap": {"resamples": config.resamples, "confidence": config.confidence, "unit": "group"},
+        "claim": claim.to_json(),
+        "clearly_better": claim.verdict == "better",
+        "inference": {"confidence": config.confidence, "method": "obuchowski-rockette, seeds nested in losses"},
+        "unit": reference.predictions.unit,
         "label_space": space.to_json(),
-        "dataset": candidates[config.baseline][0].report.get("dataset"),
-        "splits": _sizes(candidates[config.baseline][0]),
+        "dataset": reference.report.get("dataset"),
+        "splits": _sizes(reference),
+        "positives": positives,
         "headline": [m for m in headline_metrics(space) if any(f"test_{m}" in e["metrics"] for e in losses.values())],
-        "notes": _notes(candidates, left_out, config),
+        "data_warnings": _data_warnings(candidates),
+        "notes": _notes(candidates, left_out, section),
         "losses": losses,
     }
     comparison["advice"] = advice(comparison)
     with atomic_folder(out) as folder:
-        _write(comparison, space, folder)
+        write_comparison(comparison, space, folder)
     return comparison
 
 
-def _check_selection(candidates: Mapping[str, list[Candidate]], config: CompareConfig, selection: str) -> None:
-    for loss in config.losses:
+def _check_selection(candidates: Mapping[str, list[Candidate]], section: CompareSection, selection: str) -> None:
+    for loss in section.compare.losses:
         for candidate in candidates[loss]:
             if selection not in candidate.metrics:
                 raise DataError(
@@ -106,81 +120,83 @@ def _check_selection(candidates: Mapping[str, list[Candidate]], config: CompareC
                 )
 
 
-def _resample(
-    candidates: Mapping[str, list[Candidate]], config: CompareConfig, space: LabelSpace
-) -> dict[str, dict[str, Floats]]:
-    """loss → metric with split → [R], averaged over seeds; the same draws of groups for every loss and seed."""
-    found: dict[str, dict[str, Floats]] = {loss: {} for loss in candidates}
-    for split in SPLITS:
-        members = [c for group in candidates.values() for c in group if split in c.predictions.splits]
-        if not members:
-            continue
-        drawn = bootstrap_metrics(
-            members[0].predictions.targets(split),
-            [c.predictions.probs(split) for c in members],
-            members[0].predictions.groups(split),
-            space,
-            resamples=config.resamples,
-        )
-        for loss in candidates:
-            rows = [i for i, c in enumerate(members) if c.loss == loss]
-            if rows:
-                found[loss] |= {f"{split}_{name}": values[rows].mean(axis=0) for name, values in drawn.items()}
-    return found
-
-
-def _loss_entry(members: Sequence[Candidate], samples: Mapping[str, Floats], config: CompareConfig) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for name in members[0].metrics:
-        if not all(name in c.metrics for c in members):
-            continue
-        values = [c.metrics[name] for c in members]
-        limits = interval(samples[name], config.confidence)
-        metrics[name] = {
-            "mean": math.fsum(values) / len(values),
-            "low": limits.low if limits else None,
-            "high": limits.high if limits else None,
-            "sd": numbers.stdev(values) if len(values) > 1 else None,
-            "per_seed": {str(c.seed): c.metrics[name] for c in members},
-        }
+def _loss_entry(loss: str, members: Sequence[Candidate], section: CompareSection, selection: str) -> dict[str, Any]:
+    stands_for = _representative(members, selection)
     return {
         "kind": members[0].kind,
         "params": members[0].report.get("params", {}),
         "seeds": [c.seed for c in members],
-        "candidate": members[0].loss in config.losses,
-        "metrics": metrics,
+        "candidate": loss in section.compare.losses,
+        "representative": stands_for.seed,
+        "decision": stands_for.decision.to_json(),
+        "tuned": stands_for.report.get("tuned"),
+        "alarms": [],
+        "metrics": {},
         "difference": {},
+        "rules": {},
     }
 
 
-def _add_differences(
-    losses: dict[str, dict[str, Any]], samples: Mapping[str, Mapping[str, Floats]], config: CompareConfig
+def _representative(members: Sequence[Candidate], selection: str) -> Candidate:
+    """The seed of median validation value, the worse of the two middle ones where the number is even."""
+    sign = -1.0 if lower_is_better(selection) else 1.0
+    ordered = sorted(members, key=lambda c: (sign * c.metrics.get(selection, math.nan), c.seed))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _add_metrics(
+    losses: dict[str, dict[str, Any]],
+    candidates: Mapping[str, list[Candidate]],
+    models: PairedModels,
+    *,
+    split: str,
+    positives: Mapping[str, int],
+    section: CompareSection,
 ) -> None:
-    """Paired differences to the baseline; p-values adjusted over the losses, metric by metric."""
-    reference = losses[config.baseline]["metrics"]
-    others = [loss for loss in losses if loss != config.baseline]
-    for name in reference:
-        p_values = {}
-        for loss in others:
-            if name not in losses[loss]["metrics"]:
+    """Mean, interval and values of each seed, of every metric that all seeds of a loss define."""
+    space, confidence = models.space, section.compare.confidence
+    for loss, entry in losses.items():
+        members = candidates[loss]
+        for name in models.names:
+            if not all(f"{split}_{name}" in c.metrics for c in members):
                 continue
-            differences = samples[loss][name] - samples[config.baseline][name]
-            limits = interval(differences, config.confidence)
-            if limits is None:
-                continue
-            p_values[loss] = p_value(differences)
-            losses[loss]["difference"][name] = {
-                "mean": losses[loss]["metrics"][name]["mean"] - reference[name]["mean"],
-                "low": limits.low,
-                "high": limits.high,
-                "p": p_values[loss],
+            values = models.values(name, loss)
+            estimate = mean_interval(
+                values, models.covariance(name, [loss]), case_df=models.case_df(name, loss), confidence=confidence
+            )
+            limits = None
+            if enough_patients(name, positives, space):
+                limits = scaled_limits(name, estimate.mean, estimate.standard_error, estimate.df, confidence)
+            of_class = class_of_metric(name, space)
+            entry["metrics"][f"{split}_{name}"] = {
+                "mean": estimate.mean,
+                "low": None if limits is None else limits[0],
+                "high": None if limits is None else limits[1],
+                "sd": numbers.stdev(values) if len(members) > 1 else None,
+                "per_seed": {str(c.seed): value for c, value in zip(members, values, strict=True)},
+                "positives": None if of_class is None else positives[of_class],
             }
+
+
+def _add_differences(losses: dict[str, dict[str, Any]], models: PairedModels, split: str, baseline: str) -> None:
+    """Differences to the baseline; p-values adjusted over the losses, metric by metric."""
+    for name in models.names:
+        key = f"{split}_{name}"
+        p_values: dict[str, float] = {}
+        for loss, entry in losses.items():
+            if loss == baseline or key not in entry["metrics"] or key not in losses[baseline]["metrics"]:
+                continue
+            found = models.difference(name, loss, baseline)
+            entry["difference"][key] = {**difference_to_json(found), "p_holm": None}
+            if found.p is not None:
+                p_values[loss] = found.p
         for loss, adjusted in holm(p_values).items():
-            losses[loss]["difference"][name]["p_holm"] = adjusted
+            losses[loss]["difference"][key]["p_holm"] = adjusted
 
 
-def _winner(losses: Mapping[str, dict[str, Any]], config: CompareConfig, selection: str) -> str:
-    """The best mean on validation; on a tie the baseline, then the first in the order of ``config.losses``."""
+def _winner(losses: Mapping[str, dict[str, Any]], section: CompareSection, selection: str) -> str:
+    """The best mean on validation; on a tie the baseline, then the first in the order of ``compare.losses``."""
+    config = section.compare
     sign = -1 if lower_is_better(selection) else 1
     value = {loss: sign * losses[loss]["metrics"][selection]["mean"] for loss in config.losses}
     best = max(value.values())
@@ -188,45 +204,129 @@ def _winner(losses: Mapping[str, dict[str, Any]], config: CompareConfig, selecti
     return config.baseline if config.baseline in tied else tied[0]
 
 
-def _best_seed(entry: Mapping[str, Any], selection: str) -> int:
-    sign = -1 if lower_is_better(selection) else 1
-    per_seed = entry["metrics"][selection]["per_seed"]
-    return int(max(entry["seeds"], key=lambda seed: sign * per_seed[str(seed)]))
+def _claim(models: PairedModels | None, winner: str, losses: int, section: CompareSection) -> Claim:
+    metric, baseline, confidence = section.selection_metric, section.compare.baseline, section.compare.confidence
+    difference = reach = None
+    if winner != baseline and models is not None and models.defined(metric, [winner, baseline]):
+        difference = models.difference(metric, winner, baseline)
+        seeds = (len(models.rows(winner)), len(models.rows(baseline)))
+        df = models.case_df(metric, winner, baseline)
+        reach = power(difference, seeds, case_df=df, confidence=confidence)
+    verdict = verdict_of(winner, baseline, difference, metric=f"test_{metric}", confidence=confidence, losses=losses)
+    return Claim(f"test_{metric}", winner, baseline, verdict, difference, reach)
 
 
-def _clearly_better(entry: Mapping[str, Any], selection: str, config: CompareConfig) -> bool:
-    difference = entry["difference"].get(selection)
-    if difference is None:
-        return False
-    side = -difference["high"] if lower_is_better(selection) else difference["low"]
-    return bool(side > 0 and difference["p_holm"] <= 1 - config.confidence)
+def _add_alarms(
+    losses: dict[str, dict[str, Any]], candidates: Mapping[str, list[Candidate]], section: CompareSection
+) -> None:
+    """Of the model that stands for each loss, against the one that stands for the baseline."""
+    baseline = section.compare.baseline
+
+    def of(loss: str) -> Candidate:
+        return next(c for c in candidates[loss] if c.seed == losses[loss]["representative"])
+
+    for loss, entry in losses.items():
+        own, other = of(loss), of(baseline)
+        for split in own.predictions.splits:
+            reference = None
+            if loss != baseline and split in other.predictions.splits:
+                reference = _on_split(other, split, baseline)
+            entry["alarms"] += [
+                alarm.to_json()
+                for alarm in find_alarms(
+                    own.predictions.targets(split),
+                    _on_split(own, split, loss),
+                    own.predictions.groups(split),
+                    own.predictions.label_space,
+                    section.alarms,
+                    split=split,
+                    reference=reference,
+                )
+            ]
+
+
+def _on_split(candidate: Candidate, split: str, name: str) -> ModelOnSplit:
+    probs = candidate.predictions.probs(split)
+    return ModelOnSplit(name, probs, predictions_of(probs, candidate.predictions.label_space, candidate.decision))
+
+
+def _add_rules(
+    losses: dict[str, dict[str, Any]], candidates: Mapping[str, list[Candidate]], section: CompareSection
+) -> None:
+    """Each loss under each decision rule, and against the baseline under the same one: what the rule does for all."""
+    space = next(iter(candidates.values()))[0].predictions.label_space
+    rules = applicable_decisions(space, section.evaluate)
+    if len(rules) < 2:
+        return
+    baseline, confidence = section.compare.baseline, section.compare.confidence
+    for rule, decision in rules.items():
+        for split in SPLITS:
+            models = PairedModels.of(candidates, split, space, confidence, decision=decision)
+            if models is None:
+                continue
+            for loss, entry in losses.items():
+                if not models.rows(loss):
+                    continue
+                found = entry["rules"].setdefault(rule, {"metrics": {}, "difference": {}})
+                for name in headline_metrics(space):
+                    if name.startswith("auroc") or not models.defined(name, [loss]):
+                        continue
+                    found["metrics"][f"{split}_{name}"] = float(np.mean(models.values(name, loss)))
+                    if loss != baseline and models.defined(name, [loss, baseline]):
+                        difference = models.difference(name, loss, baseline)
+                        found["difference"][f"{split}_{name}"] = difference_to_json(difference)
+
+
+def _model_of(losses: Mapping[str, dict[str, Any]], loss: str) -> dict[str, Any]:
+    entry = losses[loss]
+    return {"loss": loss, "seed": entry["representative"], "decision": entry["decision"]}
+
+
+def _data_warnings(candidates: Mapping[str, list[Candidate]]) -> list[str]:
+    """What was odd about the data or was assumed to read predictions, each once."""
+    members = [c for group in candidates.values() for c in group]
+    return list(
+        dict.fromkeys(
+            text for c in members for text in (*c.report.get("data_warnings", ()), *c.report.get("assumptions", ()))
+        )
+    )
 
 
 def _notes(
-    candidates: Mapping[str, list[Candidate]], left_out: Sequence[Candidate], config: CompareConfig
+    candidates: Mapping[str, list[Candidate]], left_out: Sequence[Candidate], section: CompareSection
 ) -> list[str]:
     """What a reader must know to trust the numbers no more than they deserve."""
-    notes = []
-    if len(config.seeds) == 1:
-        notes.append(
-            "One seed: the intervals show which patients matter, not how much another random start would change. "
-            "Train with three or more seeds before relying on a small difference."
-        )
+    config, notes = section.compare, []
     members = [c for group in candidates.values() for c in group]
     settings = [c.report.get("train") for c in members if c.report.get("train")]
     if any(s != settings[0] for s in settings):
         notes.append(
             "The models were trained with different training settings, so a difference is not the loss's alone."
         )
+    notes += _notes_on_tuning(candidates, section)
     external = [loss for loss in candidates if loss not in config.losses]
     if external:
         notes.append(f"Listed for reference and not a candidate to win: {', '.join(external)} (external predictions).")
     if left_out:
         names = ", ".join(f"{c.loss}/{c.seed}" for c in left_out)
         notes.append(f"Reports left out, because compare.losses and compare.seeds do not name them: {names}.")
-    groups = min(size["groups"] for size in _sizes(candidates[config.baseline][0]).values())
-    if groups < 30:
-        notes.append(f"A split has only {groups} groups: percentile intervals are too narrow with so few.")
+    return notes
+
+
+def _notes_on_tuning(candidates: Mapping[str, list[Candidate]], section: CompareSection) -> list[str]:
+    """A tuned loss beside an untuned baseline was given more trials; a study that found nothing better is said so."""
+    config, notes = section.compare, []
+    tuned = {loss: c[0].report["tuned"] for loss, c in candidates.items() if c[0].report.get("tuned")}
+    if tuned and config.baseline not in tuned:
+        notes.append(
+            f"{', '.join(tuned)}: tuned, and compared with {config.baseline} as it stands in the settings. A fair "
+            f"comparison gives the baseline as many trials: set compare.baseline to {config.baseline}-tuned."
+        )
+    for loss, study in tuned.items():
+        if not study.get("better"):
+            notes.append(f"{loss}: its study did not find better settings than those in params.yaml.")
+    if tuned:
+        notes.append("Studies saw the validation split, so tuned losses look better there than they are.")
     return notes
 
 
@@ -236,44 +336,3 @@ def _sizes(candidate: Candidate) -> dict[str, dict[str, int]]:
         split: {"images": len(predictions.groups(split)), "groups": len(set(predictions.groups(split)))}
         for split in predictions.splits
     }
-
-
-def _write(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> None:
-    write_json(folder / "comparison.json", comparison)
-    loss_table(comparison).to_csv(folder / "table.csv", index=False)
-    seed_table(comparison).to_csv(folder / "per_seed.csv", index=False)
-    (folder / "table.md").write_text(markdown_table(comparison), encoding="utf-8")
-    pictures = _draw(comparison, space, folder / "figures")
-    context = {
-        "title": heading(comparison),
-        "comparison": comparison,
-        "losses": comparison["losses"],
-        "selection": f"val_{comparison['selection_metric']}",
-        "seeds": seed_rows(comparison),
-        "shown": comparison["headline"],
-        "meanings": MEANINGS,
-        "sentence_on_test": sentence_on_test(comparison),
-        "figures": pictures,
-    }
-    (folder / "comparison.html").write_text(render("comparison.html.j2", context), encoding="utf-8")
-
-
-def _draw(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> dict[str, Any]:
-    folder.mkdir()
-    rows = [
-        {"loss": loss, "winner": loss == comparison["winner"]["loss"], "metrics": entry["metrics"]}
-        for loss, entry in comparison["losses"].items()
-    ]
-    names = [
-        comparison["selection_metric"],
-        *(m for m in comparison["headline"] if m != comparison["selection_metric"]),
-    ]
-    drawn = {}
-    for split in SPLITS:
-        path = folder / f"forest_{split}.png"
-        figures.draw_forest(rows, [f"{split}_{name}" for name in names], comparison["baseline"], path)
-        drawn[f"forest_{split}"] = figure(path, f"Metrics of each loss with intervals on the {split} split")
-    path = folder / "class_f1.png"
-    figures.draw_class_f1(rows, space.classes, "test", path)
-    drawn["class_f1"] = figure(path, "F1 of each class by loss on the test split")
-    return drawn

@@ -91,7 +91,7 @@ def _best_rule(predictions: Predictions, rules: dict[str, Decision], own: Decisi
     candidates = [own, *(rule for rule in rules.values() if rule != own)]
 
     def choose(rows: npt.NDArray[np.bool_]) -> Decision:
-        return _choose(targets[rows], probs[rows], groups[rows], space, candidates, metric)
+        return _choose(targets[rows], probs[rows], groups[rows], space, candidates=candidates, metric=metric)
 
     chosen = choose(np.ones(len(targets), dtype=np.bool_))
     folds = _folds(groups)
@@ -112,6 +112,7 @@ def _choose(
     probs: npt.NDArray[Any],
     groups: npt.NDArray[Any],
     space: LabelSpace,
+    *,
     candidates: list[Decision],
     metric: str,
 ) -> Decision:

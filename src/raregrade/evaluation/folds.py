@@ -22,7 +22,7 @@ import pandas as pd
 from raregrade.errors import DataError
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.evaluation.predictions import Predictions, make_predictions, read_predictions
-from raregrade.evaluation.report import write_report
+from raregrade.evaluation.report import Judged, write_report
 from raregrade.labels import LabelSpace
 
 
@@ -106,7 +106,7 @@ def pool(members: Sequence[FoldReport], out: Path) -> dict[str, float]:
         probs=rows[space.prob_columns].to_numpy(),
     )
     loss, seed = first.run
-    return write_report(predictions, out, title=f"{loss}, seed {seed}, {len(members)} folds", card=_card(first.about))
+    return write_report(predictions, out, Judged(f"{loss}, seed {seed}, {len(members)} folds", _card(first.about)))
 
 
 def spread(members: Sequence[FoldReport]) -> dict[str, dict[str, Any]]:

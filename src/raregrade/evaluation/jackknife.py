@@ -89,7 +89,8 @@ def leave_one_out_auroc(
     below = (~positive).sum() - np.bincount(index, weights=~positive, minlength=num_groups)
     pairs = above * below
     left = won_by.sum() - lost
-    return np.divide(left, pairs, out=np.full(num_groups, np.nan), where=pairs > 0)
+    areas: Floats = np.divide(left, pairs, out=np.full(num_groups, np.nan), where=pairs > 0)
+    return areas
 
 
 def jackknife_covariance(values: Floats) -> Floats:
@@ -145,4 +146,4 @@ def _within(
     others = np.repeat(first - np.concatenate([[0], np.cumsum(size)[:-1]]), size) + np.arange(size.sum())
     mine_scores = scores[positive][rows]
     won = (mine_scores > negatives[others]) + (mine_scores == negatives[others]) / 2
-    return np.bincount(mine[rows], weights=won, minlength=num_groups)
+    return np.bincount(mine[rows], weights=won, minlength=num_groups).astype(np.float64)

@@ -7,7 +7,8 @@ CSV: no times, no host names.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ import pandas as pd
 
 from raregrade import __version__
 from raregrade.atomic import atomic_folder
+from raregrade.config.gate import AlarmConfig
 from raregrade.errors import DataError
 from raregrade.evaluation import figures
+from raregrade.evaluation.alarms import ModelOnSplit, find_alarms
 from raregrade.evaluation.calibration import reliability
+from raregrade.evaluation.decision_fit import FittedDecision
 from raregrade.evaluation.html import figure, render
+from raregrade.evaluation.intervals import MetricInterval, model_intervals, positive_groups
 from raregrade.evaluation.metrics import (
     compute_metrics,
     confusion_matrix,
@@ -30,7 +35,8 @@ from raregrade.evaluation.metrics import (
 )
 from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.predictions import Predictions, write_predictions
-from raregrade.evaluation.statistics import bootstrap_metrics, interval
+from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision, default_decision
 
 REPORTED_SPLITS = ("val", "test")
 SHOWN_ERRORS = 12
@@ -39,28 +45,44 @@ REPORT_FILES = frozenset(
 )
 
 
-def write_report(
-    predictions: Predictions,
-    out: Path,
-    *,
-    title: str,
-    card: dict[str, Any] | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Judged:
+    """What is judged beside the predictions.
+
+    Attributes:
+        title: the page's heading.
+        card: the model's card (model.json), with ``model`` = SHA-256 of its weights. ``{"loss": {"name", "kind":
+            "external"}, "seed"}`` is enough for predictions of another program; None: loss ``title``, seed 1.
+        decision: how probabilities become predictions; None: the rule of the task.
+        data_warnings: what is odd about the dataset, one sentence each.
+        alarms: when to raise one.
+        confidence: of the intervals.
+    """
+
+    title: str
+    card: dict[str, Any] | None = None
+    decision: FittedDecision | None = None
+    data_warnings: Sequence[str] = ()
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    confidence: float = 0.95
+
+    def rule(self, label_space: LabelSpace) -> Decision:
+        """The decision, or the task's own."""
+        return default_decision(label_space) if self.decision is None else self.decision.decision
+
+
+def write_report(predictions: Predictions, out: Path, judged: Judged) -> dict[str, float]:
     """Write the report folder: it replaces an earlier report at ``out`` once it is complete.
 
     Files: ``predictions.parquet``, ``metrics.json`` (flat: ``val_qwk``, ``test_f1_<class>``, …), ``report.json``
-    (what was judged, intervals, per-class table), ``confusion.csv`` (``actual``, ``predicted``, one row an image; for
-    ``multilabel`` one row a known label, ``present`` or ``absent``), ``figures/*.png``, ``report.html``.
+    (what was judged and how it was decided, intervals, alarms, per-class table), ``confusion.csv`` (``actual``,
+    ``predicted``, one row an image; for ``multilabel`` one row a known label, ``present`` or ``absent``),
+    ``figures/*.png``, ``report.html``.
 
     Args:
         predictions: with rows of val, test or both; train rows are not judged.
         out: the folder.
-        title: the page's heading.
-        card: the model's card (model.json), with ``model`` = SHA-256 of its weights. ``{"loss": {"name", "kind":
-            "external"}, "seed"}`` is enough for predictions of another program; None: loss ``title``, seed 1.
-        resamples, confidence: of the intervals by bootstrap over groups.
+        judged: what they are predictions of, and how they are decided.
 
     Returns:
         The content of metrics.json.
@@ -69,50 +91,76 @@ def write_report(
         DataError: no val or test rows; ``out`` holds something else than a report.
     """
     refuse_foreign_folder(out, REPORT_FILES)
-    metrics, report = judge(predictions, title=title, card=card, resamples=resamples, confidence=confidence)
+    metrics, report = judge(predictions, judged)
     splits = list(report["splits"])
+    decision = judged.rule(predictions.label_space)
     with atomic_folder(out) as folder:
         write_predictions(predictions, folder / "predictions.parquet")
         write_json(folder / "metrics.json", metrics, sort=True)
         write_json(folder / "report.json", report, sort=True)
-        _confusion_table(predictions, splits[-1]).to_csv(folder / "confusion.csv", index=False)
-        pictures = _draw(predictions, splits[-1], report, folder / "figures")
-        page = render("report.html.j2", _page(predictions, splits, report, metrics, pictures))
+        _confusion_table(predictions, splits[-1], decision).to_csv(folder / "confusion.csv", index=False)
+        pictures = _draw(predictions, splits[-1], report, decision, folder / "figures")
+        page = render("report.html.j2", _page(predictions, report, metrics, decision, pictures))
         (folder / "report.html").write_text(page, encoding="utf-8")
     return metrics
 
 
-def judge(
-    predictions: Predictions,
-    *,
-    title: str,
-    card: dict[str, Any] | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> tuple[dict[str, float], dict[str, Any]]:
+def judge(predictions: Predictions, judged: Judged) -> tuple[dict[str, float], dict[str, Any]]:
     """The content of metrics.json and report.json; arguments and errors as for ``write_report``."""
     splits = [s for s in REPORTED_SPLITS if s in predictions.splits]
     if not splits:
         present = ", ".join(predictions.splits)
         raise DataError(f"no rows of split val or test to report on; the predictions hold {present}")
+    space = predictions.label_space
+    decision = judged.rule(space)
     metrics = {
         f"{split}_{name}": value
         for split in splits
         for name, value in compute_metrics(
-            predictions.targets(split), predictions.probs(split), predictions.label_space
+            predictions.targets(split), predictions.probs(split), space, decision
         ).items()
     }
-    intervals = _intervals(predictions, splits, resamples, confidence)
+    intervals = {
+        f"{split}_{name}": found
+        for split in splits
+        for name, found in model_intervals(
+            predictions.targets(split),
+            predictions.probs(split),
+            predictions.groups(split),
+            space,
+            decision,
+            confidence=judged.confidence,
+        ).items()
+    }
     report = {
-        **_identity(card, title),
-        "title": title,
-        "label_space": predictions.label_space.to_json(),
+        **_identity(judged.card, judged.title),
+        "title": judged.title,
+        "label_space": space.to_json(),
+        "decision": decision.to_json(),
+        "decision_fit": _fit_to_json(judged.decision),
+        "unit": predictions.unit,
+        "data_warnings": list(judged.data_warnings),
+        "assumptions": list(predictions.assumptions),
         "splits": {s: _size(predictions, s) for s in splits},
-        "bootstrap": {"resamples": resamples, "confidence": confidence, "unit": "group"},
-        "intervals": {name: intervals[name] for name in metrics if name in intervals},
-        "classes": {s: _class_table(predictions, s, metrics, intervals) for s in splits},
+        "confidence": judged.confidence,
+        "intervals": {name: asdict(found) for name, found in intervals.items()},
+        "alarms": [alarm for split in splits for alarm in _alarms(predictions, split, decision, judged)],
+        "classes": {s: _class_table(predictions, s, decision, metrics, intervals) for s in splits},
     }
     return metrics, report
+
+
+def _fit_to_json(fitted: FittedDecision | None) -> dict[str, Any] | None:
+    if fitted is None or not fitted.how:
+        return None
+    return {"how": fitted.how, "cross_validated": dict(fitted.cross_validated)}
+
+
+def _alarms(predictions: Predictions, split: str, decision: Decision, judged: Judged) -> list[dict[str, Any]]:
+    probs, space = predictions.probs(split), predictions.label_space
+    model = ModelOnSplit(judged.title, probs, decision.decide(probs))
+    found = find_alarms(predictions.targets(split), model, predictions.groups(split), space, judged.alarms, split=split)
+    return [alarm.to_json() for alarm in found]
 
 
 def refuse_foreign_folder(out: Path, own: Collection[str]) -> None:
@@ -145,6 +193,7 @@ def _identity(card: dict[str, Any] | None, title: str) -> dict[str, Any]:
         "backbone": card.get("backbone"),
         "train": card.get("train"),
         "selection": card.get("selection"),
+        "tuned": card.get("tuned"),
         "git_commit": card.get("git_commit"),
         "raregrade_version": __version__,
     }
@@ -155,70 +204,62 @@ def _size(predictions: Predictions, split: str) -> dict[str, int]:
     return {"images": len(groups), "groups": len(set(groups))}
 
 
-def _intervals(
-    predictions: Predictions, splits: list[str], resamples: int, confidence: float
-) -> dict[str, list[float]]:
-    found = {}
-    for split in splits:
-        samples = bootstrap_metrics(
-            predictions.targets(split),
-            [predictions.probs(split)],
-            predictions.groups(split),
-            predictions.label_space,
-            resamples=resamples,
-        )
-        for name, values in samples.items():
-            limits = interval(values[0], confidence)
-            if limits is not None:
-                found[f"{split}_{name}"] = [limits.low, limits.high]
-    return found
-
-
 def _class_table(
-    predictions: Predictions, split: str, metrics: dict[str, float], intervals: dict[str, list[float]]
+    predictions: Predictions,
+    split: str,
+    decision: Decision,
+    metrics: dict[str, float],
+    intervals: dict[str, MetricInterval],
 ) -> list[dict[str, Any]]:
-    """Support, precision, recall, F1 and AUROC a class; None where undefined."""
+    """Images and patients, precision, recall, F1 and AUROC a class with intervals; None where undefined."""
     space = predictions.label_space
     targets, probs = predictions.targets(split), predictions.probs(split)
+    positives = positive_groups(targets, predictions.groups(split), space)
     if space.task == "multilabel":
-        outcomes = label_outcomes(targets, probs, space)
+        outcomes = label_outcomes(targets, probs, space, decision)
         hits, support, predicted = outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1), outcomes[:, :, 1].sum(axis=1)
     else:
-        confusion = confusion_matrix(targets, probs, space)
+        confusion = confusion_matrix(targets, probs, space, decision)
         hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return [
-        {
-            "class": name,
-            "support": int(support[i]),
+    rows = []
+    for i, name in enumerate(space.classes):
+        values = {
             "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
             "recall": float(hits[i] / support[i]) if support[i] else None,
             "f1": metrics.get(f"{split}_f1_{name}"),
-            "f1_interval": intervals.get(f"{split}_f1_{name}"),
             "auroc": metrics.get(f"{split}_auroc_{name}"),
-            "auroc_interval": intervals.get(f"{split}_auroc_{name}"),
         }
-        for i, name in enumerate(space.classes)
-    ]
+        row: dict[str, Any] = {"class": name, "support": int(support[i]), "positives": positives[name]}
+        for metric, value in values.items():
+            found = intervals.get(f"{split}_{metric}_{name}")
+            row |= {metric: value, f"{metric}_interval": None, f"{metric}_note": None}
+            if value is not None and found is not None:
+                row[f"{metric}_interval"] = None if found.low is None else [found.low, found.high]
+                row[f"{metric}_note"] = found.method if found.low is None else None
+        rows.append(row)
+    return rows
 
 
-def _confusion_table(predictions: Predictions, split: str) -> pd.DataFrame:
+def _confusion_table(predictions: Predictions, split: str, decision: Decision) -> pd.DataFrame:
     space = predictions.label_space
     targets, probs = predictions.targets(split), predictions.probs(split)
     if space.task != "multilabel":
         names = np.array(space.classes, dtype=object)
-        return pd.DataFrame({"actual": names[targets], "predicted": names[predictions_of(probs, space)]})
+        return pd.DataFrame({"actual": names[targets], "predicted": names[predictions_of(probs, space, decision)]})
     known = ~np.isnan(targets)
     words = np.array(["absent", "present"], dtype=object)
     return pd.DataFrame(
         {
             "actual": words[targets[known].astype(np.int64)],
-            "predicted": words[predictions_of(probs, space)[known].astype(np.int64)],
+            "predicted": words[predictions_of(probs, space, decision)[known].astype(np.int64)],
             "label": np.array(space.classes, dtype=object)[np.nonzero(known)[1]],
         }
     )
 
 
-def _draw(predictions: Predictions, split: str, report: dict[str, Any], folder: Path) -> dict[str, Path]:
+def _draw(
+    predictions: Predictions, split: str, report: dict[str, Any], decision: Decision, folder: Path
+) -> dict[str, Path]:
     """Draw what the task has: name → PNG."""
     folder.mkdir()
     space = predictions.label_space
@@ -228,7 +269,7 @@ def _draw(predictions: Predictions, split: str, report: dict[str, Any], folder: 
     figures.draw_reliability(reliability(targets, probs, space), drawn["reliability"])
     if space.task != "multilabel":
         drawn["confusion"] = folder / "confusion.png"
-        figures.draw_confusion(confusion_matrix(targets, probs, space), space.classes, drawn["confusion"])
+        figures.draw_confusion(confusion_matrix(targets, probs, space, decision), space.classes, drawn["confusion"])
     areas = {row["class"]: row["auroc"] for row in report["classes"][split] if row["auroc"] is not None}
     if 0 < len(areas) <= figures.MAX_CURVES:
         drawn["roc"] = folder / "roc.png"
@@ -247,13 +288,13 @@ def _one_against_rest(
     return targets == 1, np.where(np.isnan(targets), np.nan, probs)
 
 
-def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, Any]]:
+def _confident_errors(predictions: Predictions, split: str, decision: Decision) -> list[dict[str, Any]]:
     """The images that were most confidently wrong: most probable first, then by image name."""
     space = predictions.label_space
     targets, probs = predictions.targets(split), predictions.probs(split)
     images, groups = predictions.image_ids(split), predictions.groups(split)
     if space.task == "multilabel":
-        wrong = ~np.isnan(targets) & (predictions_of(probs, space) != (targets == 1))
+        wrong = ~np.isnan(targets) & (predictions_of(probs, space, decision) != (targets == 1))
         rows, labels = np.nonzero(wrong)
         surety = np.where(targets == 1, 1 - probs, probs)[rows, labels]
         actual = [
@@ -262,7 +303,7 @@ def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, An
         ]
         guessed = ["absent" if targets[i, k] == 1 else "present" for i, k in zip(rows, labels, strict=True)]
     else:
-        predicted = predictions_of(probs, space)
+        predicted = predictions_of(probs, space, decision)
         rows = np.flatnonzero(predicted != targets)
         surety = probs[rows, predicted[rows]]
         actual = [space.classes[targets[i]] for i in rows]
@@ -282,11 +323,12 @@ def _confident_errors(predictions: Predictions, split: str) -> list[dict[str, An
 
 def _page(
     predictions: Predictions,
-    splits: list[str],
     report: dict[str, Any],
     metrics: dict[str, float],
+    decision: Decision,
     pictures: dict[str, Path],
 ) -> dict[str, Any]:
+    splits = list(report["splits"])
     split = splits[-1]
     alternatives = {
         "confusion": f"Confusion matrix of the {split} split",
@@ -306,8 +348,10 @@ def _page(
         "metrics": metrics,
         "classes": report["classes"][split],
         "figures": {name: figure(path, alternatives[name]) for name, path in pictures.items()},
-        "errors": _confident_errors(predictions, split),
+        "errors": _confident_errors(predictions, split, decision),
         "facts": _facts(report),
+        "decision": str(decision),
+        "alarms": list(dict.fromkeys(alarm["text"] for alarm in report["alarms"])),
     }
 
 

@@ -1,4 +1,4 @@
-"""A comparison in words and tables: for the terminal, as CSV and Markdown, and the one sentence of advice.
+"""A comparison as tables: for the terminal, as CSV and as Markdown.
 
 Works on the content of comparison.json alone and imports nothing heavy, so that a command can print it at once.
 """
@@ -8,116 +8,80 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from raregrade.evaluation.naming import bounds, lower_is_better, metric_name, signed
+from raregrade.evaluation.naming import metric_name, signed
+from raregrade.evaluation.words import advice, cell, gap, p_text, power_line, sentence_on_rules, sentence_on_validation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def format_summary(comparison: dict[str, Any]) -> str:
-    """The table, then the advice."""
-    return f"{format_table(comparison)}\n\n{advice(comparison)}"
-
-
-def advice(comparison: dict[str, Any]) -> str:
-    """Which loss to train with and how sure that is, in one or two sentences. Claims nothing the interval does not."""
-    winner, baseline = comparison["winner"]["loss"], comparison["baseline"]
-    selection = f"val_{comparison['selection_metric']}"
-    entry = comparison["losses"][winner]
-    value = entry["metrics"][selection]
-    stands = f"{metric_name(selection)} {_cell(value)}"
-    if lower_is_better(selection):
-        stands += " (lower is better)"
-    if len(_candidates(comparison)) == 1:
-        return f"Only {winner} was compared: {stands}."
-    if winner == baseline:
-        return f"Train with {winner}, the baseline: {stands}; no other loss did better on validation."
-    difference = entry["difference"].get(selection)
-    if difference is None:
-        return f"No loss is clearly better than {baseline}: {winner} leads with {stands}, by an unknown margin."
-    gap = f"{signed(difference['mean'])} {bounds(difference['low'], difference['high'])} over {baseline}"
-    if comparison["clearly_better"]:
-        return (
-            f"Train with {winner}: {stands}, {gap}: clearly better than the baseline (p = {_p(difference['p_holm'])})."
-        )
-    # The interval is of one comparison; the claim must stand for all of them.
-    if difference["low"] > 0 or difference["high"] < 0:
-        gap += f", but p = {_p(difference['p_holm'])} when all losses are counted"
-    return (
-        f"No loss is clearly better than {baseline}. {winner} leads on validation: {stands}, {gap}; "
-        "more patients or seeds would tell."
-    )
-
-
-def heading(comparison: dict[str, Any]) -> str:
-    """The advice in a few words."""
-    winner, baseline = comparison["winner"]["loss"], comparison["baseline"]
-    if len(_candidates(comparison)) == 1:
-        return f"Only {winner} was compared"
-    if winner == baseline:
-        return f"Train with {winner}, the baseline"
-    return (
-        f"Train with {winner}"
-        if comparison["clearly_better"]
-        else f"{winner} leads, not clearly better than {baseline}"
-    )
-
-
-def sentence_on_test(comparison: dict[str, Any]) -> str:
-    """How the winner does on the test split, which had no say in choosing it."""
-    winner, baseline = comparison["winner"]["loss"], comparison["baseline"]
-    name = f"test_{comparison['selection_metric']}"
-    value = comparison["losses"][winner]["metrics"].get(name)
-    if value is None:
-        return f"{metric_name(name)} is not defined for {winner}."
-    text = f"On the test split, which had no say: {metric_name(name)} {_cell(value)}"
-    difference = comparison["losses"][winner]["difference"].get(name)
-    if difference is not None:
-        text += f", {signed(difference['mean'])} {bounds(difference['low'], difference['high'])} over {baseline}"
-    return text.rstrip() + "."
+    """What was odd about the data, the table, then the verdict with its power."""
+    warnings = [f"warning: {text}" for text in comparison["data_warnings"]]
+    last = [advice(comparison), power_line(comparison), sentence_on_rules(comparison)]
+    return "\n\n".join(part for part in ("\n".join(warnings), format_table(comparison), *last) if part)
 
 
 def format_table(comparison: dict[str, Any]) -> str:
     """The comparison as an aligned table for a terminal: plain ASCII but for names, no trailing newline."""
     selection = comparison["selection_metric"]
-    columns = [f"val_{selection}", *(f"test_{m}" for m in _shown(comparison, 3))]
-    heads = ["", "loss", metric_name(columns[0]), f"vs {comparison['baseline']}", *map(metric_name, columns[1:])]
+    test = f"test_{selection}"
+    columns = [f"val_{selection}", test, *(f"test_{m}" for m in _shown(comparison, 3)[1:])]
+    heads = ["", "loss", metric_name(columns[0]) + " (chose)", metric_name(test), f"vs {comparison['baseline']}, test"]
+    heads += [metric_name(name) for name in columns[2:]]
     rows = []
     for loss, entry in comparison["losses"].items():
-        mark = "*" if loss == comparison["winner"]["loss"] else ""
-        cells = [_cell(entry["metrics"].get(name), with_bounds=i < 2) for i, name in enumerate(columns)]
-        rows.append([mark, loss, cells[0], _gap(comparison, loss), *cells[1:]])
+        mark = "*" if loss == comparison["recommended"]["loss"] else ""
+        mark += "!" if entry["alarms"] else ""
+        cells = [cell(entry["metrics"].get(name), with_bounds=i == 1) for i, name in enumerate(columns)]
+        rows.append([mark, loss, cells[0], cells[1], _gap(comparison, loss, test), *cells[2:]])
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    confidence = f"{100 * comparison['bootstrap']['confidence']:g} %"
-    lines += [
-        "",
-        f"* chosen on validation. [..]: {confidence} interval over patients (groups), {_seeds(comparison)}.",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _legend(comparison, "* recommended", "! raises an alarm")])
 
 
 def markdown_table(comparison: dict[str, Any]) -> str:
-    """The comparison as a Markdown document: advice, table over losses, notes."""
+    """The comparison as a Markdown document: verdict, tables over losses and over decision rules, notes."""
     selection = comparison["selection_metric"]
+    test = f"test_{selection}"
     columns = [f"val_{selection}", *(f"test_{m}" for m in comparison["headline"])]
-    heads = ["Loss", metric_name(columns[0]), f"difference to {comparison['baseline']}", *map(metric_name, columns[1:])]
-    lines = [comparison["advice"], "", sentence_on_test(comparison), "", _line(heads), _line(["---"] * len(heads))]
+    heads = ["Loss", metric_name(columns[0]), f"{metric_name(test)} − {comparison['baseline']}"]
+    heads += [metric_name(name) for name in columns[1:]]
+    sentences = [comparison["advice"], power_line(comparison), sentence_on_validation(comparison)]
+    lines = [part for text in sentences if text for part in (text, "")]
+    lines += [f"**Data:** {text}\n" for text in comparison["data_warnings"]]
+    lines += [_line(heads), _line(["---"] * len(heads))]
     for loss, entry in comparison["losses"].items():
-        name = _escape(loss)
-        cells = [_cell(entry["metrics"].get(column)) for column in columns]
-        bold = f"**{name}**" if loss == comparison["winner"]["loss"] else name
-        lines.append(_line([bold, cells[0], _gap(comparison, loss), *cells[1:]]))
-    confidence = f"{100 * comparison['bootstrap']['confidence']:g} %"
-    lines += [
-        "",
-        f"Bold: chosen on validation. {_seeds(comparison).capitalize()} with {confidence} interval over groups.",
-    ]
+        name = f"**{_escape(loss)}**" if loss == comparison["recommended"]["loss"] else _escape(loss)
+        cells = [cell(entry["metrics"].get(column)) for column in columns]
+        lines.append(_line([name, cells[0], _gap(comparison, loss, test), *cells[1:]]))
+    lines += ["", _legend(comparison, "Bold: recommended"), *_rules_table(comparison)]
     lines += [f"\n{note}" for note in comparison["notes"]]
     return "\n".join(lines) + "\n"
+
+
+def rule_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a loss and decision rule: metrics on test, and the difference to the baseline under the same rule."""
+    test = f"test_{comparison['selection_metric']}"
+    return [
+        {
+            "loss": loss,
+            "rule": rule,
+            "own": rule == entry["decision"]["rule"],
+            "metrics": found["metrics"],
+            "difference": found["difference"].get(test),
+        }
+        for loss, entry in comparison["losses"].items()
+        for rule, found in entry["rules"].items()
+    ]
+
+
+def rule_metrics(comparison: dict[str, Any]) -> list[str]:
+    """The metrics, with split, that a decision rule can change."""
+    return [f"test_{m}" for m in comparison["headline"] if not m.startswith("auroc")]
 
 
 def loss_table(comparison: dict[str, Any]) -> pd.DataFrame:
@@ -128,8 +92,10 @@ def loss_table(comparison: dict[str, Any]) -> pd.DataFrame:
     for loss, entry in comparison["losses"].items():
         row: dict[str, Any] = {
             "loss": loss,
-            "winner": loss == comparison["winner"]["loss"],
+            "chosen": loss == comparison["winner"]["loss"],
+            "recommended": loss == comparison["recommended"]["loss"],
             "seeds": len(entry["seeds"]),
+            "alarms": "; ".join(alarm["text"] for alarm in entry["alarms"]),
         }
         for name in (f"{split}_{metric}" for split in ("val", "test") for metric in comparison["headline"]):
             value, difference = entry["metrics"].get(name, {}), entry["difference"].get(name, {})
@@ -156,8 +122,20 @@ def seed_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _candidates(comparison: dict[str, Any]) -> list[str]:
-    return [loss for loss, entry in comparison["losses"].items() if entry["candidate"]]
+def _rules_table(comparison: dict[str, Any]) -> list[str]:
+    rows = rule_rows(comparison)
+    if not rows:
+        return []
+    metrics = rule_metrics(comparison)
+    heads = ["Loss", "Decided by", *map(metric_name, metrics), f"− {comparison['baseline']}, same rule"]
+    lines = ["", "Each loss under each decision rule (own: the loss's own rule):", ""]
+    lines += [_line(heads), _line(["---"] * len(heads))]
+    for row in rows:
+        values = [f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "-" for name in metrics]
+        against = "-" if row["difference"] is None else f"{gap(row['difference'])}, {p_text(row['difference']['p'])}"
+        lines.append(_line([_escape(row["loss"]), row["rule"] + (" (own)" if row["own"] else ""), *values, against]))
+    sentence = sentence_on_rules(comparison)
+    return [*lines, *(["", sentence] if sentence else [])]
 
 
 def _shown(comparison: dict[str, Any], limit: int) -> list[str]:
@@ -166,28 +144,28 @@ def _shown(comparison: dict[str, Any], limit: int) -> list[str]:
     return [selection, *(m for m in comparison["headline"] if m != selection)][:limit]
 
 
-def _cell(value: dict[str, Any] | None, *, with_bounds: bool = True) -> str:
-    if value is None:
-        return "-"
-    return f"{value['mean']:.3f} {bounds(value['low'], value['high']) if with_bounds else ''}".rstrip()
-
-
-def _gap(comparison: dict[str, Any], loss: str) -> str:
+def _gap(comparison: dict[str, Any], loss: str, metric: str) -> str:
     if loss == comparison["baseline"]:
         return "baseline"
-    difference = comparison["losses"][loss]["difference"].get(f"val_{comparison['selection_metric']}")
-    if difference is None:
-        return "-"
-    return f"{signed(difference['mean'])} {bounds(difference['low'], difference['high'])}"
+    difference = comparison["losses"][loss]["difference"].get(metric)
+    return (
+        "-" if difference is None else gap(difference) if difference["low"] is not None else signed(difference["mean"])
+    )
 
 
-def _seeds(comparison: dict[str, Any]) -> str:
-    count = len(comparison["losses"][comparison["baseline"]]["seeds"])
-    return "one seed" if count == 1 else f"mean of {count} seeds"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "under 0.001"
+def _legend(comparison: dict[str, Any], *marks: str) -> str:
+    counts = sorted({len(entry["seeds"]) for entry in comparison["losses"].values()})
+    confidence = f"{100 * comparison['inference']['confidence']:g} %"
+    over = f"{comparison['unit']} and training" if counts[0] > 1 else f"{comparison['unit']} alone (one seed)"
+    seeds = (
+        "one seed"
+        if counts == [1]
+        else f"mean of {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds"
+    )
+    shown = [
+        mark for mark in marks if not mark.startswith("!") or any(e["alarms"] for e in comparison["losses"].values())
+    ]
+    return f"{'; '.join(shown)}. [..]: {confidence} interval over {over}; {seeds}."
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -61,13 +61,16 @@ class Decision:
             return above
         if self.rule == "median":
             cumulative = np.cumsum(probs, axis=1, dtype=np.float64)[:, :-1]
-            return (cumulative < 0.5 - _ROUNDING).sum(axis=1).astype(np.int64)
+            passed: npt.NDArray[np.int64] = (cumulative < 0.5 - _ROUNDING).sum(axis=1).astype(np.int64)
+            return passed
         if self.rule == "expected_cost":
             costs = np.asarray(self.costs, dtype=np.float64)
             if costs.shape != (k, k):
                 raise ModelError(f"the decision has costs of shape {list(costs.shape)}, the probabilities {k} classes")
-            return np.argmin(probs.astype(np.float64) @ costs, axis=1).astype(np.int64)
-        return np.argmax(probs, axis=1).astype(np.int64)
+            cheapest: npt.NDArray[np.int64] = np.argmin(probs.astype(np.float64) @ costs, axis=1).astype(np.int64)
+            return cheapest
+        likeliest: npt.NDArray[np.int64] = np.argmax(probs, axis=1).astype(np.int64)
+        return likeliest
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"rule": self.rule}

@@ -90,7 +90,7 @@ class Predictor:
 
 def decide(
     probabilities: npt.NDArray[np.float64], label_space: LabelSpace, decision: Decision
-) -> list[str] | list[list[str]]:
+) -> list[str | list[str]]:
     """The grade for each row of ``probabilities`` [N, K] by ``decision``; see ``Prediction``."""
     decided = decision.decide(probabilities)
     if label_space.task == "multilabel":

@@ -21,7 +21,7 @@ def compare(section: CompareSection, reports: Sequence[Path], out: Path, *, trac
     """
     from raregrade.evaluation.compare import compare_reports
 
-    comparison = compare_reports(reports, section.compare, section.selection_metric, out)
+    comparison = compare_reports(reports, section, out)
     dataset = comparison.get("dataset")
     identity = DatasetIdentity(**dataset) if dataset else None
     if identity is not None:

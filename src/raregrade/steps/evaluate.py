@@ -28,8 +28,9 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
     Raises:
         ModelError: the model does not fit the dataset.
     """
+    from raregrade.evaluation.decision_fit import fit_decision
     from raregrade.evaluation.predictions import make_predictions
-    from raregrade.evaluation.report import write_report
+    from raregrade.evaluation.report import Judged, write_report
     from raregrade.models.folder import load_model, read_card, weights_sha256
 
     card = read_card(model)
@@ -55,8 +56,14 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
             logits=logits,
             embeddings=embeddings if section.evaluate.keep_embeddings else None,
         )
-        card = {**card, "model": weights_sha256(model)}
-        metrics = write_report(predictions, out, title=f"{loss}, seed {seed}", card=card)
+        judged = Judged(
+            title=f"{loss}, seed {seed}",
+            card={**card, "model": weights_sha256(model)},
+            decision=fit_decision(predictions, section.evaluate, loaded.decision, section.selection_metric),
+            data_warnings=dataset.info.get("warnings", []),
+            alarms=section.alarms,
+        )
+        metrics = write_report(predictions, out, judged)
         run.log_params({"loss": loss, "kind": card["loss"]["kind"], "seed": seed})
         run.log_metrics(metrics)
         run.log_artifacts(out / "figures", under="figures")
@@ -75,9 +82,10 @@ def evaluate_predictions(
     Raises:
         DataError: a file is missing or wrong; names file and row.
     """
-    del section  # nothing of it applies: there is no model to run
+    from raregrade.evaluation.decision_fit import fit_decision
     from raregrade.evaluation.predictions import read_predictions
-    from raregrade.evaluation.report import write_report
+    from raregrade.evaluation.report import Judged, write_report
+    from raregrade.models.decisions import default_decision
 
     try:
         label_space = LabelSpace.from_json(json.loads(labels.read_text(encoding="utf-8")))
@@ -90,7 +98,9 @@ def evaluate_predictions(
     for assumption in table.assumptions:
         _logger.warning("assumed: %s", assumption)
     with start_step(tracking, "evaluate", name=f"evaluate {predictions.name}", data=None) as run:
-        metrics = write_report(table, out, title=predictions.name, card=None)
+        own = default_decision(label_space)
+        decision = fit_decision(table, section.evaluate, own, section.selection_metric)
+        metrics = write_report(table, out, Judged(predictions.name, decision=decision, alarms=section.alarms))
         run.log_metrics(metrics)
         run.log_artifacts(out / "figures", under="figures")
         run.log_artifacts(out / "report.html")

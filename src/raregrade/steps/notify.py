@@ -21,7 +21,7 @@ WEBHOOK_VARIABLE = "RAREGRADE_WEBHOOK_URL"
 SECRET_VARIABLE = "RAREGRADE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 SIGNATURE_HEADER = "X-Raregrade-Signature"
 SUCCEEDED, FAILED, CANCELLED, UNFINISHED = "SUCCEEDED", "FAILED", "CANCELLED", "UNFINISHED"
-# Backends have words of their own: kfp documents the first of each line, a backend 2.17.0 says COMPLETE after a success,
+# Backends have words of their own: kfp documents the first of each line, a backend 2.17.0 says COMPLETE after success,
 # and RUNNING of a run that was terminated or in which a task could not start.
 _STATES = {
     SUCCEEDED: ("SUCCEEDED", "SUCCESS", "COMPLETE", "COMPLETED", "CACHED"),

@@ -1,0 +1,61 @@
+"""The files of a comparison: JSON, tables, figures and the page. Their content is made in ``compare`` and ``words``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raregrade.evaluation import figures
+from raregrade.evaluation.candidates import SPLITS
+from raregrade.evaluation.html import figure, render
+from raregrade.evaluation.naming import MEANINGS
+from raregrade.evaluation.report import write_json
+from raregrade.evaluation.table import loss_table, markdown_table, rule_metrics, rule_rows, seed_rows, seed_table
+from raregrade.evaluation.words import heading, power_line, sentence_on_rules, sentence_on_validation
+from raregrade.labels import LabelSpace
+
+PAGE = "comparison.html"
+
+
+def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> None:
+    """Write every file of ``comparison`` to ``folder``, which exists and is empty."""
+    write_json(folder / "comparison.json", comparison)
+    loss_table(comparison).to_csv(folder / "table.csv", index=False)
+    seed_table(comparison).to_csv(folder / "per_seed.csv", index=False)
+    (folder / "table.md").write_text(markdown_table(comparison), encoding="utf-8")
+    context = {
+        "title": heading(comparison),
+        "comparison": comparison,
+        "losses": comparison["losses"],
+        "selection": f"val_{comparison['selection_metric']}",
+        "tested": comparison["claim"]["metric"],
+        "seeds": seed_rows(comparison),
+        "shown": comparison["headline"],
+        "meanings": MEANINGS,
+        "power": power_line(comparison),
+        "on_validation": sentence_on_validation(comparison),
+        "rules": rule_rows(comparison),
+        "rule_metrics": rule_metrics(comparison),
+        "on_rules": sentence_on_rules(comparison),
+        "figures": _draw(comparison, space, folder / "figures"),
+    }
+    (folder / PAGE).write_text(render("comparison.html.j2", context), encoding="utf-8")
+
+
+def _draw(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    rows = [
+        {"loss": loss, "winner": loss == comparison["recommended"]["loss"], "metrics": entry["metrics"]}
+        for loss, entry in comparison["losses"].items()
+    ]
+    selection = comparison["selection_metric"]
+    names = [selection, *(m for m in comparison["headline"] if m != selection)]
+    drawn = {}
+    for split in SPLITS:
+        path = folder / f"forest_{split}.png"
+        figures.draw_forest(rows, [f"{split}_{name}" for name in names], comparison["baseline"], path)
+        drawn[f"forest_{split}"] = figure(path, f"Metrics of each loss with intervals on the {split} split")
+    path = folder / "class_f1.png"
+    figures.draw_class_f1(rows, space.classes, "test", path)
+    drawn["class_f1"] = figure(path, "F1 of each class by loss on the test split")
+    return drawn
