@@ -14,8 +14,8 @@ from raregrade.evaluation.mrmc import Difference, Power
 from raregrade.evaluation.naming import lower_is_better
 
 # better: the test supports the choice. worse: it shows the opposite. contradicted: it points the other way without
-# showing it. not_distinguishable: neither. untested: one seed, or no such metric on test. baseline: validation chose it,
-# so there is nothing to claim. alone: nothing to compare with.
+# showing it. not_distinguishable: neither. untested: one seed, or no such metric on test. baseline: validation
+# chose it, so there is nothing to claim. alone: nothing to compare with.
 Verdict = Literal["better", "worse", "contradicted", "not_distinguishable", "untested", "baseline", "alone"]
 
 

@@ -11,7 +11,7 @@ from raregrade.evaluation.html import figure, render
 from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.report import write_json
 from raregrade.evaluation.table import loss_table, markdown_table, rule_metrics, rule_rows, seed_rows, seed_table
-from raregrade.evaluation.words import heading, power_line, sentence_on_rules, sentence_on_validation
+from raregrade.evaluation.words import alarm_texts, heading, power_line, sentence_on_rules, sentence_on_validation
 from raregrade.labels import LabelSpace
 
 PAGE = "comparison.html"
@@ -32,6 +32,7 @@ def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path
         "seeds": seed_rows(comparison),
         "shown": comparison["headline"],
         "meanings": MEANINGS,
+        "alarms": {loss: alarm_texts(entry["alarms"]) for loss, entry in comparison["losses"].items()},
         "power": power_line(comparison),
         "on_validation": sentence_on_validation(comparison),
         "rules": rule_rows(comparison),

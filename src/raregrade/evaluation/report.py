@@ -35,6 +35,7 @@ from raregrade.evaluation.metrics import (
 )
 from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.predictions import Predictions, write_predictions
+from raregrade.evaluation.words import alarm_texts
 from raregrade.labels import LabelSpace
 from raregrade.models.decisions import Decision, default_decision
 
@@ -351,7 +352,7 @@ def _page(
         "errors": _confident_errors(predictions, split, decision),
         "facts": _facts(report),
         "decision": str(decision),
-        "alarms": list(dict.fromkeys(alarm["text"] for alarm in report["alarms"])),
+        "alarms": alarm_texts(report["alarms"]),
     }
 
 

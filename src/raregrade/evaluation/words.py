@@ -6,7 +6,7 @@ speaks against a model comes first, and nothing is claimed that the one test on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raregrade.evaluation.naming import bounds, lower_is_better, metric_name, signed
@@ -27,8 +27,9 @@ def heading(comparison: Mapping[str, Any]) -> str:
     """The advice in a few words."""
     claim = comparison["claim"]
     loss, baseline, verdict = claim["loss"], claim["baseline"], claim["verdict"]
-    if _speaking(comparison, loss) and verdict != "alone":
-        return f"{loss} raises an alarm"
+    alarmed = [name for name in dict.fromkeys((loss, baseline)) if comparison["losses"][name]["alarms"]]
+    if loss in alarmed and verdict != "alone":
+        return f"{' and '.join(alarmed)} raise{'s' if len(alarmed) == 1 else ''} an alarm"
     return {
         "alone": f"Only {loss} was compared",
         "baseline": f"Nothing did better than {baseline}, the baseline",
@@ -66,6 +67,15 @@ def power_line(comparison: Mapping[str, Any]) -> str:
     return (
         f"{text} One as large as the observed {signed(difference['mean'])} needs {reach['seeds_needed']} seeds a loss."
     )
+
+
+def alarm_texts(alarms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What alarms (as JSON) say, the worst first: one text for a class, that of the test split where it has one."""
+    order = {"never_predicted": 0, "low_recall": 1, "auroc_below_chance": 2, "recall_regression": 3}
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for alarm in sorted(alarms, key=lambda a: (order.get(a["kind"], 4), a["split"] != "test")):
+        kept.setdefault(alarm["class_name"], alarm)
+    return [alarm["text"] for alarm in kept.values()]
 
 
 def sentence_on_rules(comparison: Mapping[str, Any]) -> str:
@@ -195,7 +205,7 @@ def _alarmed(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def _speaking(comparison: Mapping[str, Any], loss: str) -> str:
-    texts = list(dict.fromkeys(alarm["text"] for alarm in comparison["losses"][loss]["alarms"]))
+    texts = alarm_texts(comparison["losses"][loss]["alarms"])
     rest = f", and {len(texts) - 2} more" if len(texts) > 2 else ""
     return ", ".join(texts[:2]) + rest
 
