@@ -77,7 +77,8 @@ def training_process(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        if config.deterministic:  # else as it was; the call imports much, for which memory may not suffice
+            torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
