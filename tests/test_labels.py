@@ -137,3 +137,24 @@ def test_a_rate_without_edges_or_images_is_refused():
 def test_probabilities_of_another_width_are_refused(function):
     with pytest.raises(DataError, match=r"\[N, 4\]"):
         function(np.ones((2, 3)), FINDINGS)
+
+
+def test_class_names_are_kept_composed_and_without_blanks() -> None:
+    space = LabelSpace("multilabel", ("le\u0301ger ", "se\u0301ve\u0300re"), (("le\u0301ger", " sévère"),))
+    assert space.classes == ("léger", "sévère")
+    assert space.edges == (("léger", "sévère"),)
+    assert space == LabelSpace("multilabel", ("léger", "sévère"), (("léger", "sévère"),))
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (("1", "1.0"), "class names '1' and '1.0' are the same number"),
+        (("one", "2", "02"), "class names '2' and '02' are the same number"),
+        (("é", "e\u0301"), "given more than once: é"),
+        (("low", " "), "class 1 has an empty name"),
+    ],
+)
+def test_class_names_that_no_table_can_tell_apart_are_refused(classes: tuple[str, ...], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        LabelSpace("multiclass", classes)

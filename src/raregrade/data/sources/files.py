@@ -49,9 +49,7 @@ class ImageFiles:
             if (self._folder / path).is_file():
                 return self._prefix + path
         portable = posixpath.normpath(normalised(wanted.replace("\\", "/")))
-        found = self._by_path.get(portable)
-        if found is None and "/" not in portable:
-            found = self._elsewhere(portable)
+        found = self._by_path.get(portable) or self._elsewhere(portable)
         if found is None:
             raise DataError(f"no image file {self._folder / wanted}; {self._instead(portable)}")
         return self._prefix + found
