@@ -18,6 +18,8 @@ _REACH = {2: 5.4, 3: 3.7, 5: 3.2}
 def advice(comparison: Mapping[str, Any]) -> str:
     """Which loss to train with and how sure that is."""
     sentences = [*_alarmed(comparison), _verdict(comparison)]
+    if comparison["claim"]["verdict"] in ("worse", "contradicted"):
+        sentences = [sentences[-1], *sentences[:-1]]  # that the choice is wrong matters more than what is wrong with it
     if comparison["recommended"]["loss"] != comparison["claim"]["loss"] and comparison["claim"]["verdict"] == "better":
         sentences.append(f"Because of the alarm, {comparison['baseline']} is what is recommended.")
     return " ".join(sentences)
