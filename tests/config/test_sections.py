@@ -38,6 +38,8 @@ OTHER: dict[str, Any] = {
     "train.sampler": "class_balanced",
     "train.selection_metric": "accuracy",
     "train.precision": "float32",
+    "evaluate.decision": "median",
+    "evaluate.costs": [[0, 1, 2], [1, 0, 1], [2, 1, 0]],
     "compare.losses": ["plain", "ce"],
     "compare.seeds": [3],
     "compare.baseline": "plain",
@@ -48,11 +50,14 @@ OTHER: dict[str, Any] = {
     "tune.warm_start": ["earlier.yaml"],
     "losses.plain.kind": "weighted_ce",
     "gate": [{"metric": "val_f1_mild", "threshold": 0.1}],
+    "alarms.guard": ["mild"],
+    "register.when": "best",
 }
 # What cannot be changed alone without breaking a rule across keys.
 FIXED = {
     "data.hierarchy",
     "losses.strong.kind",
+    "evaluate.sensitivity",
     "data.label_separator",
     "data.negative_names",
     "data.uncertain",
