@@ -37,15 +37,24 @@ def test_a_table_on_a_terminal_is_drawn_and_takes_brackets_as_they_are(monkeypat
     assert "[bold]mild" in text
 
 
-def test_a_registration_names_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    print_registration({"registered": True, "name": "severity", "version": "3", "reasons": ["val_qwk 0.7 >= 0.4"]})
-    assert capsys.readouterr().out == "registered: severity version 3\n  val_qwk 0.7 >= 0.4\n"
+RESULT = {
+    "name": "severity",
+    "loss": "ce",
+    "seed": 1,
+    "reasons": ["ce never predicts severe", "val_qwk 0.3 < 0.4"],
+    "remarks": ["val_mae 0.2 < 0.4"],
+}
 
 
-def test_a_refusal_names_the_candidate_and_every_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    print_registration({"registered": False, "loss": "ce", "seed": 1, "reasons": ["val_qwk 0.3 < 0.4", "second"]})
+def test_a_registration_names_the_version_and_what_held(capsys: pytest.CaptureFixture[str]) -> None:
+    print_registration({**RESULT, "registered": True, "version": "3", "reasons": []})
+    assert capsys.readouterr().out == "registered: severity version 3 (ce, seed 1)\n  val_mae 0.2 < 0.4\n"
+
+
+def test_a_refusal_prints_what_refused_in_order_and_no_rule_that_held(capsys: pytest.CaptureFixture[str]) -> None:
+    print_registration({**RESULT, "registered": False, "version": None})
     out = capsys.readouterr().out
-    assert out == "not registered: the gate refused ce, seed 1\n  val_qwk 0.3 < 0.4\n  second\n"
+    assert out == "not registered: ce, seed 1\n  ce never predicts severe\n  val_qwk 0.3 < 0.4\n"
 
 
 def test_the_next_steps_promote_the_version_and_grade_an_image_that_exists(

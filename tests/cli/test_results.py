@@ -41,7 +41,7 @@ def test_a_comparison_and_a_registration(folder, capsys):
         "comparison": write(folder / "compare" / "comparison.json", comparison()),
         "registration": write(
             folder / "register" / "registered.json",
-            {"registered": True, "name": "grades", "version": "3", "reasons": ["fine"], "loss": "ce", "seed": 1},
+            {"registered": True, "name": "grades", "version": "3", "reasons": [], "remarks": ["fine"], "loss": "ce", "seed": 1},
         ),
     }
     print_results(outputs, folder)
@@ -84,9 +84,12 @@ def test_a_promotion_or_its_refusal(folder, capsys, change, expected):
 
 def test_a_study_says_what_to_train_with(folder, capsys):
     best = {
-        "schema": 1,
+        "schema": 2,
         "loss": "cdw_ce",
         "kind": "cdw_ce",
+        "chosen": "tuned",
+        "better": True,
+        "study": {"name": "cdw_ce-1", "trials": 4},
         "params": {"power": 3.5},
         "train": {"lr": 0.01},
         "verdict": "cdw_ce tuned is better.",

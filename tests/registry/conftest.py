@@ -15,6 +15,7 @@ from raregrade.config import DataConfig, PhantomConfig, TrainConfig
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
+from raregrade.models.decisions import default_decision
 from raregrade.models.folder import load_model, save_model
 from raregrade.tracking import Tracking
 from raregrade.tracking.connection import open_client
@@ -102,7 +103,7 @@ def make_model(tmp_path: Path) -> MakeModel:
 
 @pytest.fixture
 def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
-    """``compare(dataset, winner=…)`` writes comparison.json with the models' true validation metrics."""
+    """``compare(dataset, winner=…)`` writes comparison.json with the models' true metrics, and a lead that is shown."""
 
     def run(
         dataset: PreparedDataset,
@@ -114,21 +115,43 @@ def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
         edit: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Contest:
         folders = {(loss, seed): make_model(dataset, loss, seed) for loss in losses for seed in seeds}
-        own = {key: validation_metrics(folder, dataset) for key, folder in folders.items()}
-        entries = {}
+        own = {key: true_metrics(folder, dataset) for key, folder in folders.items()}
+        decision = default_decision(dataset.label_space).to_json()
+        entries: dict[str, Any] = {}
         for loss in losses:
             names = own[loss, seeds[0]]
             per_seed = {name: {str(seed): own[loss, seed][name] for seed in seeds} for name in names}
             entries[loss] = {
                 "seeds": list(seeds),
+                "representative": seeds[-1],
+                "decision": decision,
+                "alarms": [],
                 "metrics": {
                     name: {"mean": sum(values.values()) / len(seeds), "per_seed": values}
                     for name, values in per_seed.items()
                 },
+                "difference": {},
             }
+        for loss in losses:
+            if loss != baseline:
+                one = len(seeds) == 1
+                entries[loss]["difference"] = {
+                    name: {
+                        "mean": entry["mean"] - entries[baseline]["metrics"][name]["mean"],
+                        "se": None if one else 0.01,
+                        "df": None if one else 20.0,
+                        "patients_only": one,
+                    }
+                    for name, entry in entries[loss]["metrics"].items()
+                }
+        chosen = {"loss": winner, "seed": seeds[-1], "decision": decision}
         content = {
+            "schema": 2,
             "selection_metric": "auroc",
-            "winner": {"loss": winner, "seed": seeds[-1]},
+            "winner": chosen,
+            "recommended": dict(chosen),
+            "claim": {"verdict": "baseline" if winner == baseline else "better"},
+            "advice": f"Train with {winner}.",
             "baseline": baseline,
             "label_space": dataset.label_space.to_json(),
             "dataset": {"content_hash": dataset.content_hash},
@@ -143,15 +166,18 @@ def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
     return run
 
 
-def validation_metrics(folder: Path, dataset: PreparedDataset) -> dict[str, float]:
+def true_metrics(folder: Path, dataset: PreparedDataset) -> dict[str, float]:
     """What the evaluation finds for a model, straight from the network."""
     from raregrade.evaluation.metrics import compute_metrics
 
     model = load_model(folder)
-    rows = dataset.rows("val")
-    probabilities = model.probabilities(model.predict(dataset.images(rows)))
-    metrics = compute_metrics(dataset.targets(rows), probabilities, dataset.label_space)
-    return {f"val_{name}": value for name, value in metrics.items()}
+    found = {}
+    for split in ("val", "test"):
+        rows = dataset.rows(split)
+        probabilities = model.probabilities(model.predict(dataset.images(rows)))
+        metrics = compute_metrics(dataset.targets(rows), probabilities, dataset.label_space)
+        found |= {f"{split}_{name}": value for name, value in metrics.items()}
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raregrade.config import GateRule
+from raregrade.config import AlarmConfig, GateRule
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import GateRefusedError, RegistryError, UserError
 from raregrade.registry import fetch_model, list_models, promote, register_winner, rollback
@@ -18,6 +18,8 @@ from raregrade.tracking import Tracking
 from raregrade.tracking.connection import open_client
 
 NAME = "phantom-severity"
+# The models of these tests have random weights.
+QUIET = AlarmConfig(refuse=False)
 FLOOR = [GateRule(metric="val_qwk", threshold=0.4, min_absolute_change=0.0)]
 
 
@@ -36,7 +38,7 @@ def add_version(client: Any) -> Callable[..., str]:
         tags = {
             DATASET_TAG: dataset_hash,
             RECORD_TAG: json.dumps(
-                {"val_metrics": {"val_qwk": qwk}, "rules": [rule.model_dump(mode="json") for rule in gate]}
+                {"metrics": {"val_qwk": qwk}, "rules": [rule.model_dump(mode="json") for rule in gate]}
             ),
         }
         return str(client.create_model_version(NAME, source="file:///nowhere", tags=tags).version)
@@ -54,7 +56,7 @@ def test_a_better_version_becomes_champion(tracking: Tracking, add_version: Call
     assert (result.moved, result.previous) == (True, None)
     result = promote(NAME, second, tracking=tracking)
     assert (result.moved, result.previous, result.alias) == (True, first, "champion")
-    assert "0.6000 against 0.5000 of the champion (version 1)" in result.reasons[1]
+    assert "0.6000 against 0.5000 of the champion (version 1)" in result.remarks[1]
     assert _holder(tracking) == second
 
 
@@ -197,8 +199,8 @@ def test_given_a_dataset_both_versions_are_measured_on_it(
         )
     promote(NAME, "1", tracking=tracking)
     recorded = {v.version: v.metrics["val_auroc"] for v in list_models(NAME, tracking)}
-    on_new = promote(NAME, "2", tracking=tracking, data=other_dataset.root, dry_run=True).reasons[0]
-    on_old = promote(NAME, "2", tracking=tracking, data=dataset.root, dry_run=True).reasons[0]
+    on_new = promote(NAME, "2", tracking=tracking, data=other_dataset.root, dry_run=True, alarms=QUIET).remarks[-1]
+    on_old = promote(NAME, "2", tracking=tracking, data=dataset.root, dry_run=True, alarms=QUIET).remarks[-1]
     assert f"val_auroc {recorded['2']:.4f} against" in on_new
     assert f"against {recorded['1']:.4f} of" in on_old
     assert on_new != on_old

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raregrade.config import GateRule
+from raregrade.config import AlarmConfig, GateRule
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import DataError, ModelError
 from raregrade.models.folder import load_model
@@ -24,6 +24,8 @@ from raregrade.tracking import Tracking
 from raregrade.tracking.connection import open_client
 
 PASSES = [GateRule(metric="val_auroc", threshold=0.0)]
+# The models of these tests have random weights, which is what alarms are for.
+QUIET = AlarmConfig(refuse=False)
 NAME = "phantom-severity"
 Compare = Callable[..., Any]
 MakeModel = Callable[..., Path]
@@ -48,7 +50,12 @@ def test_the_winner_is_registered_and_can_be_found_with_all_that_made_it(
 
     assert result.registered
     assert (result.version, result.loss, result.seed) == ("1", "cdw_ce", 2)
-    assert json.loads(json.dumps(result.to_json()))["reasons"] == ["val_auroc " + result.reasons[0].split(" ", 1)[1]]
+    written = json.loads(json.dumps(result.to_json()))
+    assert (written["reasons"], written["remarks"]) == ([], list(result.remarks))
+    assert result.remarks[0] == (
+        "cdw_ce is taken: validation chose it, and the test split shows it to be better than ce"
+    )
+    assert "val_auroc" in result.remarks[1]
     (version,) = list_models(NAME, tracking)
     assert version.aliases == ("challenger",)
     tags = version.tags
@@ -56,7 +63,7 @@ def test_the_winner_is_registered_and_can_be_found_with_all_that_made_it(
     assert tags["raregrade.dataset.content_hash"] == dataset.content_hash
     assert tags["raregrade.dataset.dvc_md5"] == "d41d8cd9.dir"
     assert float(tags["val_qwk"]) == pytest.approx(result.metrics["val_qwk"], abs=1e-5)
-    assert version.metrics == {k: v for k, v in result.metrics.items() if k.startswith("val_")}
+    assert version.metrics == result.metrics
 
     client = open_client(tracking.uri)
     run = client.get_run(client.get_model_version(NAME, "1").run_id)
@@ -143,7 +150,7 @@ def test_the_same_weights_are_registered_once(dataset: PreparedDataset, compare:
     _register(contest, dataset, tracking)
     again = _register(contest, dataset, tracking)
     assert (again.registered, again.version) == (True, "1")
-    assert "these weights are registered already, as version 1" in again.reasons
+    assert "this model is registered already, as version 1" in again.remarks
     assert len(list_models(NAME, tracking)) == 1
 
 
@@ -192,9 +199,10 @@ def test_a_challenger_must_beat_the_champion(dataset: PreparedDataset, compare: 
     (champion,) = list_models(NAME, tracking)
     for least, registered in ((1.0, False), (-1.0, True)):
         gate = [GateRule(metric="val_qwk", min_absolute_change=least)]
-        result = _register(contest, dataset, tracking, gate=gate)
+        result = _register(contest, dataset, tracking, gate=gate, alarms=QUIET)
         assert result.registered is registered
-        assert f"{champion.metrics['val_qwk']:.4f} of the champion (version 1)" in result.reasons[0]
+        sentence = result.remarks[-1] if registered else result.reasons[0]
+        assert f"{champion.metrics['val_qwk']:.4f} of the champion (version 1)" in sentence
     assert {v.version: v.aliases for v in list_models(NAME, tracking)} == {"1": ("champion",), "2": ("challenger",)}
 
 
@@ -219,13 +227,13 @@ def test_on_new_data_the_champion_is_measured_anew(
     _register(first, dataset, tracking)
     promote(NAME, "1", tracking=tracking)
     gate = [GateRule(metric="val_auroc", min_absolute_change=-1.0)]
-    result = _register(compare(other_dataset), other_dataset, tracking, gate=gate)
+    result = _register(compare(other_dataset), other_dataset, tracking, gate=gate, alarms=QUIET)
 
     champion = load_model(next(folder for folder in first.models if "ce" in folder.parts))
     rows = other_dataset.rows("val")
     probabilities = champion.probabilities(champion.predict(other_dataset.images(rows)))
     expected = compute_metrics(other_dataset.targets(rows), probabilities, other_dataset.label_space)["auroc"]
-    assert f"against {expected:.4f} of the champion (version 1)" in result.reasons[0]
+    assert f"against {expected:.4f} of the champion (version 1)" in result.remarks[-1]
 
 
 def test_a_champion_with_other_labels_cannot_be_compared_with(
@@ -257,7 +265,7 @@ def test_without_tracking_the_gate_is_applied_and_nothing_registered(
     result = _register(compare(dataset), dataset, Tracking("none", "grades"))
     assert not result.registered
     assert "tracking.uri is none" in result.reasons[0]
-    assert "reaches the floor" in result.reasons[1]
+    assert "reaches the floor" in result.remarks[1]
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -270,12 +278,12 @@ def test_a_model_that_predicts_otherwise_after_loading_leaves_no_version(
     contest = compare(dataset)
     check = module.check_loads_back
 
-    def spoil(client: Any, version: Any, folder: Path, images: Any) -> None:
+    def spoil(client: Any, version: Any, folder: Path, decision: Any, images: Any) -> None:
         other = next(f for f in contest.models if "cdw_ce" not in f.parts)
         store = Path(tracking.uri.removeprefix("sqlite:///")).parent
         (stored,) = store.rglob("weights.safetensors")
         stored.write_bytes((other / "weights.safetensors").read_bytes())
-        check(client, version, folder, images)
+        check(client, version, folder, decision, images)
 
     monkeypatch.setattr(module, "check_loads_back", spoil)
     with pytest.raises(ModelError, match="probabilities differ"):
@@ -295,13 +303,13 @@ def test_files_that_do_not_belong_together_are_refused(
     with pytest.raises(DataError, match="was trained on dataset"):
         _register(contest, other_dataset, tracking)
     contest.models[:] = [folder for folder in contest.models if "cdw_ce" not in folder.parts]
-    with pytest.raises(ModelError, match="winner is cdw_ce seed 1, but the models given are: ce seed 1"):
+    with pytest.raises(ModelError, match="recommends cdw_ce seed 1, but the models given are: ce seed 1"):
         _register(contest, dataset, tracking)
     contest.models.append(make_model(other_dataset, "cdw_ce", 1))
     with pytest.raises(DataError, match="Evaluate and compare the models again"):
         _register(contest, dataset, tracking)
-    (contest.comparison / "comparison.json").write_text("{}")
-    with pytest.raises(DataError, match="'winner'"):
+    (contest.comparison / "comparison.json").write_text('{"schema": 2}')
+    with pytest.raises(DataError, match="'recommended'"):
         _register(contest, dataset, tracking)
     (contest.comparison / "comparison.json").unlink()
     with pytest.raises(DataError, match="raregrade compare"):

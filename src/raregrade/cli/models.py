@@ -41,7 +41,7 @@ def register(
     preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Register the winner of a comparison, if the gate lets it.
+    """Register what a comparison recommends, if the gate lets it: a loss shown to be better, else the baseline.
 
     A refusal is a result, written to --out, and not an error.
     """
@@ -60,7 +60,7 @@ def promote(
     to: Annotated[str, typer.Option("--to", metavar="ALIAS", help="The alias to move.")] = "champion",
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Measure both on this dataset, where they were registered with different ones."),
+        typer.Option("--data", help="The prepared dataset on which it is tested against the champion."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, move nothing.")] = False,
     params: ParamsOption = PARAMS,
@@ -74,10 +74,17 @@ def promote(
     config = read_params(params, set_, preset)
     from raregrade.registry import promote as move_alias
 
-    _print_promotion(
-        move_alias(name, version, alias=to, tracking=tracking_of(config), gate=config.gate, data=data, dry_run=dry_run),
+    moved = move_alias(
+        name,
+        version,
+        alias=to,
+        tracking=tracking_of(config),
+        gate=config.gate,
+        alarms=config.alarms,
+        data=data,
         dry_run=dry_run,
     )
+    _print_promotion(moved, dry_run=dry_run)
 
 
 def rollback(
@@ -110,13 +117,14 @@ def list_registered(
     if not versions:
         print("no model is registered; `raregrade register` does it")
         return
-    metrics = list(dict.fromkeys(m for v in versions for m in v.metrics if m.removeprefix("val_") in METRIC_TASKS))
+    # Those of the test split: validation chose the epochs, so its values flatter.
+    metrics = list(dict.fromkeys(m for v in versions for m in v.metrics if m.removeprefix("test_") in METRIC_TASKS))
     rows = [
-        [v.name, v.version, ", ".join(v.aliases), v.tags.get("loss", "")]
+        [v.name, v.version, ", ".join(v.aliases), v.tags.get("loss", ""), str(len(v.record.get("alarms", [])))]
         + [f"{v.metrics[m]:.4f}" if m in v.metrics else "" for m in metrics]
         for v in versions
     ]
-    print_table(["name", "version", "aliases", "loss", *metrics], rows)
+    print_table(["name", "version", "aliases", "loss", "alarms", *metrics], rows)
 
 
 def predict(
@@ -156,8 +164,8 @@ def _print_promotion(result: PromotionResult, *, dry_run: bool = False) -> None:
         return
     before = f"was version {result.previous}" if result.previous else "was not set"
     print(f"{result.name}: {result.alias} {'would be' if dry_run else 'is now'} version {result.version} ({before})")
-    for reason in result.reasons:
-        print(f"  {reason}")
+    for remark in result.remarks:
+        print(f"  {remark}")
 
 
 COMMANDS = {

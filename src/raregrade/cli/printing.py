@@ -37,13 +37,14 @@ def _print_drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_registration(result: Mapping[str, Any]) -> None:
-    """Print the content of registered.json: what was registered, or why nothing was."""
+    """Print the content of registered.json: what was registered and what held, or why nothing was."""
+    model = f"{result['loss']}, seed {result['seed']}"
     if result["registered"]:
-        print(f"registered: {result['name']} version {result['version']}")
+        print(f"registered: {result['name']} version {result['version']} ({model})")
     else:
-        print(f"not registered: the gate refused {result['loss']}, seed {result['seed']}")
-    for reason in result["reasons"]:
-        print(f"  {reason}")
+        print(f"not registered: {model}")
+    for sentence in result["remarks"] if result["registered"] else result["reasons"]:
+        print(f"  {sentence}")
 
 
 def print_next_steps(result: Mapping[str, Any], raw_data: str) -> None:

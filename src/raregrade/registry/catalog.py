@@ -20,8 +20,9 @@ CHALLENGER = "challenger"
 # Tags of a version: enough to find its data and code, and to apply the gate to it again.
 WEIGHTS_TAG = "raregrade.weights_sha256"
 DATASET_TAG = "raregrade.dataset.content_hash"
+DECISION_TAG = "raregrade.decision"  # JSON of the decision rule: the same weights decided otherwise grade otherwise
 REASONS_TAG = "raregrade.gate.reasons"
-RECORD_TAG = "raregrade.record"  # JSON for the gate: val_metrics, rules, baseline
+RECORD_TAG = "raregrade.record"  # JSON for the gate: metrics, rules, baseline, alarms
 # The model folder within the artifacts of the MLflow model.
 MODEL_ARTIFACT = "artifacts/model"
 _URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))")
@@ -38,8 +39,8 @@ class RegisteredVersion:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The ``val_*`` metrics recorded when it was registered."""
-        return {name: float(value) for name, value in self.record.get("val_metrics", {}).items()}
+        """The ``val_*`` and ``test_*`` metrics recorded when it was registered."""
+        return {name: float(value) for name, value in self.record.get("metrics", {}).items()}
 
     @property
     def record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The champion's metrics on the dataset at hand: as recorded, or measured anew where the data have changed."""
+"""Which version is champion, and what a registered version says of a dataset: recorded, or predicted anew."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import GateRefusedError
-from raregrade.evaluation.metrics import compute_metrics
 from raregrade.models.folder import LoadedModel, load_model
 from raregrade.registry.catalog import (
     CHAMPION,
@@ -21,8 +18,7 @@ from raregrade.registry.catalog import (
     download,
     version_of,
 )
-
-_ROWS_AT_ONCE = 1024
+from raregrade.registry.measured import Measured, measure
 
 
 def champion_of(client: Any, name: str) -> RegisteredVersion | None:
@@ -31,26 +27,38 @@ def champion_of(client: Any, name: str) -> RegisteredVersion | None:
     return None if version is None else version_of(client, name, version)
 
 
-def metrics_on(
-    client: Any, champion: RegisteredVersion, dataset_hash: str, dataset: PreparedDataset | None
-) -> dict[str, float]:
-    """``val_*`` metrics of ``champion`` on the validation split of the dataset with that content hash.
+def as_champion(version: RegisteredVersion) -> str:
+    """How sentences call the champion."""
+    return f"the champion (version {version.version})"
 
-    Recorded ones where it was registered on the same dataset; otherwise the champion predicts ``dataset``.
+
+def recorded_metrics(version: RegisteredVersion, dataset_hash: str) -> dict[str, float]:
+    """``val_*`` metrics of ``version`` as recorded, where it was registered on the dataset with that content hash.
 
     Raises:
-        GateRefusedError: the two cannot be compared: no dataset given, another label space, another image size.
+        GateRefusedError: it was registered on another one.
     """
-    if champion.tags.get(DATASET_TAG) == dataset_hash:
-        return champion.metrics
-    who = f"version {champion.version}"
-    if dataset is None:
+    if version.tags.get(DATASET_TAG) != dataset_hash:
         raise GateRefusedError(
-            f"{who} was measured on another dataset and cannot be measured on this one without its images. "
-            "Give the prepared dataset."
+            f"version {version.version} was measured on another dataset and cannot be measured on this one without its "
+            "images. Give the prepared dataset."
         )
+    return version.metrics
+
+
+def measure_version(client: Any, version: RegisteredVersion, dataset: PreparedDataset, name: str) -> Measured:
+    """What ``version`` says of the validation and test images of ``dataset``; sentences call it ``name``.
+
+    Raises:
+        GateRefusedError: it takes other images, or has other labels.
+    """
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
-        model = load_model(download(client, champion, MODEL_ARTIFACT, Path(scratch)))
+        model = load_model(download(client, version, MODEL_ARTIFACT, Path(scratch)))
+    _check_fit(model, dataset, f"version {version.version}")
+    return measure(model, dataset, name=name)
+
+
+def _check_fit(model: LoadedModel, dataset: PreparedDataset, who: str) -> None:
     if model.label_space != dataset.label_space:
         raise GateRefusedError(
             f"{who} grades {model.label_space.task} {', '.join(model.label_space.classes)}, the dataset is "
@@ -62,12 +70,3 @@ def metrics_on(
             f"{who} takes images of {model.image_size} px and {model.channels} channels, the dataset has "
             f"{dataset.image_size} px and {dataset.channels}: the two cannot be compared. Register under another name."
         )
-    return _score(model, dataset)
-
-
-def _score(model: LoadedModel, dataset: PreparedDataset) -> dict[str, float]:
-    rows = dataset.rows("val")
-    parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    logits = np.concatenate([model.predict(dataset.images(part)) for part in parts])
-    metrics = compute_metrics(dataset.targets(rows), model.probabilities(logits), dataset.label_space)
-    return {f"val_{name}": value for name, value in metrics.items()}

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import raregrade
 from raregrade.errors import ModelError
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision
 from raregrade.models.folder import CARD, WEIGHTS, load_model
 from raregrade.registry.catalog import RegisteredVersion, download
 from raregrade.tracking.connection import Connection, quiet
@@ -38,6 +39,8 @@ def log_model(
 
     Args:
         name: what the logged model is called, such as ``cdw_ce-seed1``.
+        folder: where the weights are.
+        card: the model's card as it is to be registered.
         example: content of an image file, kept as the input example.
     """
     from mlflow.entities import LoggedModelOutput
@@ -63,19 +66,23 @@ def log_model(
     return logged
 
 
-def check_loads_back(client: Any, version: RegisteredVersion, folder: Path, images: npt.NDArray[np.uint8]) -> None:
+def check_loads_back(
+    client: Any, version: RegisteredVersion, folder: Path, decision: Decision, images: npt.NDArray[np.uint8]
+) -> None:
     """Load ``version`` through the registry and compare its probabilities with those of the model folder.
 
     Args:
+        decision: how it has to decide.
         images: uint8 [N, H, W, C] of the size that the model takes.
 
     Raises:
-        ModelError: they differ, or what was registered cannot be loaded.
+        ModelError: they differ, it decides otherwise, or what was registered cannot be loaded.
     """
     import pandas as pd
     from mlflow import pyfunc
 
-    from raregrade.serving.signature import IMAGE_COLUMN
+    from raregrade.serving.predictor import decide
+    from raregrade.serving.signature import IMAGE_COLUMN, grade_column
 
     loaded = load_model(folder)
     expected = loaded.probabilities(loaded.predict(images))
@@ -90,6 +97,9 @@ def check_loads_back(client: Any, version: RegisteredVersion, folder: Path, imag
             f"{version.name} version {version.version} loads back, but its probabilities differ from those of "
             f"{folder} by up to {difference:.2g} on {len(images)} images"
         )
+    grades = [list(g) if not isinstance(g, str) else g for g in answer[grade_column(loaded.label_space)]]
+    if grades != decide(got, loaded.label_space, decision):
+        raise ModelError(f"{version.name} version {version.version} loads back, but does not decide by {decision}")
 
 
 def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
@@ -119,8 +129,9 @@ def _write(
 
     files = scratch / MODEL_ARTIFACT
     files.mkdir()
-    for name in (CARD, WEIGHTS):
-        shutil.copyfile(folder / name, files / name)
+    shutil.copyfile(folder / WEIGHTS, files / WEIGHTS)
+    # The card may name another decision rule than the folder's: that by which the model was judged.
+    (files / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     code = scratch / "code" / _CODE.name
     shutil.copytree(_CODE, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     with _module_path_restored(), quiet("mlflow.pyfunc"):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from raregrade.config import GateRule
+from raregrade.config import AlarmConfig, GateRule
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import GateRefusedError, RegistryError
+from raregrade.evaluation.alarms import Alarm
 from raregrade.registry.catalog import (
     CHAMPION,
     DATASET_TAG,
@@ -26,9 +27,11 @@ from raregrade.registry.catalog import (
     version_of,
     versions_of,
 )
-from raregrade.registry.champion import champion_of, metrics_on
-from raregrade.registry.gate import GateResult, Reference, evaluate_gate
+from raregrade.registry.champion import as_champion, champion_of, measure_version, recorded_metrics
+from raregrade.registry.gate import GateResult, Reference
 from raregrade.registry.history import HISTORY_TAG, Move, read_history, versions_before, write_history
+from raregrade.registry.judged import NO_DATASET, NOT_WATCHED, Judged
+from raregrade.registry.measured import alarms_about, held_against
 from raregrade.tracking import Tracking
 from raregrade.tracking.connection import as_user_error, open_client, store_lock
 
@@ -43,7 +46,7 @@ class PromotionResult:
         version: the version that was asked for; the alias points to it if ``moved``.
         previous: what the alias pointed to before; None where it did not exist.
         moved: False in a dry run, and where the alias pointed there already.
-        reasons: what the gate found.
+        remarks: what held, and what was not looked at.
     """
 
     name: str
@@ -51,7 +54,7 @@ class PromotionResult:
     version: str
     previous: str | None
     moved: bool
-    reasons: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def promote(
@@ -61,6 +64,7 @@ def promote(
     alias: str = CHAMPION,
     tracking: Tracking,
     gate: Sequence[GateRule] | None = None,
+    alarms: AlarmConfig | None = None,
     data: Path | None = None,
     dry_run: bool = False,
 ) -> PromotionResult:
@@ -72,12 +76,13 @@ def promote(
         alias: any name but MLflow's reserved ``latest`` and ``v<number>``.
         tracking: where the registry is.
         gate: the rules; None takes those with which the version was registered.
-        data: a prepared dataset; needed where version and champion were measured on different ones, both
-            are then measured on it.
+        alarms: when to raise one, and whether any refuses; the defaults where None.
+        data: a prepared dataset whose images both then predict. Needed for tests and alarms against a champion, and
+            where version and champion were measured on different ones.
         dry_run: apply the gate and move nothing.
 
     Raises:
-        GateRefusedError: the gate refused; the message says why.
+        GateRefusedError: the gate refused; the message says why, one reason a line.
         RegistryError: no such model or version, or a reserved alias.
         UserError: the registry cannot be reached.
     """
@@ -91,18 +96,15 @@ def promote(
     with store_lock(tracking.uri, f"model {name}"), as_user_error(tracking.uri):
         candidate = version_of(client, name, version)
         champion = champion_of(client, name)
-        verdict = _judge(client, candidate, champion, gate, dataset)
+        verdict = _judge(client, candidate, champion, gate=gate, config=alarms or AlarmConfig(), dataset=dataset)
         if not verdict.passed:
-            raise GateRefusedError(
-                "\n".join(
-                    [f"the gate refused {name} version {version} as {alias}:", *(f"  {r}" for r in verdict.reasons)]
-                )
-            )
+            reasons = [f"  {reason}" for reason in verdict.refusals]
+            raise GateRefusedError("\n".join([f"the gate refused {name} version {version} as {alias}:", *reasons]))
         previous = aliases_of(client, name).get(alias)
         move = not dry_run and previous != candidate.version
         if move:
             _move(client, name, alias, action="promote", version=candidate.version, previous=previous)
-    return PromotionResult(name, alias, candidate.version, previous, move, verdict.reasons)
+    return PromotionResult(name, alias, candidate.version, previous, move, verdict.remarks)
 
 
 def rollback(name: str, *, tracking: Tracking, alias: str = CHAMPION) -> PromotionResult:
@@ -136,19 +138,35 @@ def _judge(
     client: Any,
     candidate: RegisteredVersion,
     champion: RegisteredVersion | None,
+    *,
     gate: Sequence[GateRule] | None,
+    config: AlarmConfig,
     dataset: PreparedDataset | None,
 ) -> GateResult:
+    """The verdict on ``dataset``; without one, on what was recorded when the versions were registered."""
+    who = f"version {candidate.version}"
     if champion is not None and champion.version == candidate.version:
-        return GateResult(True, (f"version {candidate.version} is the champion already",))
+        return GateResult(remarks=(f"{who} is the champion already",))
     rules = _recorded_gate(candidate) if gate is None else gate
-    # All versions are judged on one dataset: the one given, else the one that the candidate was registered on.
-    dataset_hash = candidate.tags.get(DATASET_TAG, "") if dataset is None else dataset.content_hash
-    metrics = metrics_on(client, candidate, dataset_hash, dataset)
+    recorded = _recorded_alarms(candidate)
+
+    def judged(metrics: Mapping[str, float], reference: Reference | None, alarms: Sequence[Alarm]) -> Judged:
+        return Judged.by(rules, metrics, reference, model=who, alarms=alarms, config=config)
+
+    if dataset is None:
+        own = candidate.metrics
+        if champion is None:
+            return judged(own, _recorded_baseline(candidate), recorded).verdict
+        theirs = recorded_metrics(champion, candidate.tags.get(DATASET_TAG, ""))
+        reference = Reference(as_champion(champion), theirs, own, untested=NO_DATASET)
+        return judged(own, reference, recorded).remarking(NOT_WATCHED).verdict
+    mine = measure_version(client, candidate, dataset, who)
     if champion is None:
-        return evaluate_gate(rules, metrics, _recorded_baseline(candidate))
-    theirs = metrics_on(client, champion, dataset_hash, dataset)
-    return evaluate_gate(rules, metrics, Reference(f"champion (version {champion.version})", theirs, metrics))
+        found = (*alarms_about(mine, config), *recorded)
+        return judged(mine.metrics, _recorded_baseline(candidate), found).verdict
+    other = measure_version(client, champion, dataset, as_champion(champion))
+    found = (*alarms_about(mine, config, other), *recorded)
+    return judged(mine.metrics, held_against(mine, other), found).verdict
 
 
 def _recorded_gate(version: RegisteredVersion) -> list[GateRule]:
@@ -157,7 +175,11 @@ def _recorded_gate(version: RegisteredVersion) -> list[GateRule]:
 
 def _recorded_baseline(version: RegisteredVersion) -> Reference | None:
     baseline = version.record.get("baseline")
-    return None if baseline is None else Reference(**baseline)
+    return None if baseline is None else Reference.from_json(baseline)
+
+
+def _recorded_alarms(version: RegisteredVersion) -> list[Alarm]:
+    return [Alarm.from_json(alarm) for alarm in version.record.get("alarms", [])]
 
 
 def _history(client: Any, name: str) -> list[Move]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def promote(section: RegisterSection, registered: Path, data: Path, out: Path, *
     That nothing was registered, and that the gate refuses, are results: they are written to ``out`` with the reasons.
 
     Args:
-        section: the gate's rules.
+        section: the gate's rules, and when to raise an alarm.
         registered: ``registered.json`` of step ``register``.
         data: the prepared dataset on which version and champion are held against each other.
         out: the file ``promoted.json``.
@@ -29,7 +30,7 @@ def promote(section: RegisterSection, registered: Path, data: Path, out: Path, *
 
     Returns:
         The content of ``out``: ``promoted`` (``champion`` points to ``version`` now), ``moved`` (it did not before),
-        ``name``, ``version``, ``previous``, ``reasons``.
+        ``name``, ``version``, ``previous``, ``reasons`` (why not; empty where promoted), ``remarks`` (what held).
 
     Raises:
         DataError: ``registered`` cannot be read.
@@ -42,7 +43,7 @@ def promote(section: RegisterSection, registered: Path, data: Path, out: Path, *
     with start_step(tracking, "promote", name=f"promote {name}") as run:
         if not outcome["registered"] or version is None:
             reasons = ["nothing was registered, so there is nothing to promote", *outcome["reasons"]]
-            value = _result(name, None, None, promoted=False, moved=False, reasons=reasons)
+            value = _result(name, None, None, reasons=reasons)
         else:
             value = _promote(section, name, str(version), data, tracking)
         write_text(out, json.dumps(value, indent=2, sort_keys=True) + "\n")
@@ -55,23 +56,23 @@ def _promote(section: RegisterSection, name: str, version: str, data: Path, trac
     from raregrade.registry import promote as move_alias
 
     try:
-        moved = move_alias(name, version, tracking=tracking, gate=section.gate, data=data)
+        moved = move_alias(name, version, tracking=tracking, gate=section.gate, alarms=section.alarms, data=data)
     except GateRefusedError as err:
         reasons = [line.strip() for line in str(err).splitlines()[1:]] or [str(err)]
-        return _result(name, version, None, promoted=False, moved=False, reasons=reasons)
-    return _result(name, version, moved.previous, promoted=True, moved=moved.moved, reasons=list(moved.reasons))
+        return _result(name, version, None, reasons=reasons)
+    promoted = _result(name, version, moved.previous)
+    return {**promoted, "promoted": True, "moved": moved.moved, "remarks": list(moved.remarks)}
 
 
-def _result(
-    name: str, version: str | None, previous: str | None, *, promoted: bool, moved: bool, reasons: list[str]
-) -> dict[str, Any]:
+def _result(name: str, version: str | None, previous: str | None, *, reasons: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "name": name,
         "version": version,
         "previous": previous,
-        "promoted": promoted,
-        "moved": moved,
-        "reasons": reasons,
+        "promoted": False,
+        "moved": False,
+        "reasons": list(reasons),
+        "remarks": [],
     }
 
 

@@ -1,4 +1,4 @@
-"""Step ``register``: the winner of a comparison through the gate into the model registry."""
+"""Step ``register``: what a comparison recommends through the gate into the model registry."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def register(
     *,
     tracking: Tracking,
 ) -> dict[str, Any]:
-    """Apply the gate to the winner of ``comparison`` and register it if it passes.
+    """Apply the gate to what ``comparison`` recommends and register it if it passes.
 
     A refusal is a result: it is written to ``out`` like a registration, with its reasons.
 
     Args:
-        section: gate and registered name.
+        section: gate, alarms, registered name, and when the winner is taken instead of the baseline.
         comparison: the folder that ``compare`` wrote.
         models: the model folders of all candidates.
         data: the prepared dataset they were trained on.
@@ -42,6 +42,8 @@ def register(
         models=models,
         data=data,
         gate=section.gate,
+        alarms=section.alarms,
+        when=section.register_.when,
         name=section.register_.name,
         tracking=tracking.for_dataset(dataset.content_hash),
     )
