@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from raregrade.config import CompareSection
+from raregrade.config.evaluation import CompareConfig, EvaluateConfig
+from raregrade.config.gate import AlarmConfig
 from raregrade.evaluation.predictions import Predictions, make_predictions, write_predictions
 from raregrade.evaluation.report import Judged, judge, write_json
 from raregrade.labels import LabelSpace
 
 MakePredictions = Callable[..., Predictions]
 MakeReport = Callable[..., Path]
+MakeSection = Callable[..., CompareSection]
 
 
 def draw_predictions(
@@ -59,6 +64,52 @@ def draw() -> MakePredictions:
 
 
 @pytest.fixture
+def graded(ordinal: LabelSpace) -> MakePredictions:
+    """200 images a split of 100 patients, four grades in turn, the first so many of which are one grade off."""
+
+    def make(val_errors: int, test_errors: int, sure: float = 0.6) -> Predictions:
+        targets = np.tile(np.arange(4), 100)
+        split = np.repeat(["val", "test"], 200)
+        position = np.arange(400) % 200
+        wrong = position < np.where(split == "val", val_errors, test_errors)
+        guess = np.where(wrong, np.where(targets == 3, 2, targets + 1), targets)
+        return make_predictions(
+            ordinal,
+            image_id=[f"{s}{i:03d}" for s, i in zip(split, position, strict=True)],
+            group_id=[f"{s} patient {i // 2}" for s, i in zip(split, position, strict=True)],
+            split=split,
+            targets=targets,
+            probs=np.full((400, 4), (1 - sure) / 4) + sure * np.eye(4)[guess],
+        )
+
+    return make
+
+
+@pytest.fixture
+def compare_section() -> MakeSection:
+    """The section of step ``compare``; no alarm is raised below a recall of one in a hundred."""
+
+    def make(
+        losses: Sequence[str] = ("ce", "cdw"),
+        seeds: Sequence[int] = (1,),
+        *,
+        baseline: str = "ce",
+        metric: str = "qwk",
+        evaluate: EvaluateConfig | None = None,
+        alarms: AlarmConfig | None = None,
+        **more: Any,
+    ) -> CompareSection:
+        return CompareSection(
+            compare=CompareConfig(losses=list(losses), seeds=list(seeds), baseline=baseline, **more),
+            evaluate=evaluate or EvaluateConfig(),
+            alarms=alarms or AlarmConfig(),
+            selection_metric=metric,
+        )
+
+    return make
+
+
+@pytest.fixture
 def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
     """Write what a comparison reads of the report of a loss and seed; a stronger model guesses better."""
 
@@ -72,6 +123,8 @@ def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
         dataset: str | None = "hash of the data",
         train: dict[str, object] | None = None,
         folder: str | None = None,
+        tuned: dict[str, object] | None = None,
+        data_warnings: Sequence[str] = (),
     ) -> Path:
         path = tmp_path / "reports" / (folder or f"{loss}/{seed}")
         if predictions is None:
@@ -81,8 +134,10 @@ def report(tmp_path: Path, ordinal: LabelSpace) -> MakeReport:
             "seed": seed,
             "dataset": {"content_hash": dataset, "source": "drawn"} if dataset else None,
             "train": train,
+            "tuned": tuned,
         }
-        metrics, content = judge(predictions, Judged(f"{loss}, seed {seed}", card))
+        judged = Judged(f"{loss}, seed {seed}", card, data_warnings=data_warnings)
+        metrics, content = judge(predictions, judged)
         path.mkdir(parents=True, exist_ok=True)
         write_predictions(predictions, path / "predictions.parquet")
         write_json(path / "metrics.json", metrics)

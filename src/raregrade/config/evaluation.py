@@ -64,10 +64,26 @@ class EvaluateConfig(ConfigModel):
         return found
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class CompareConfig(ConfigModel):
-    """Which losses run with which seeds, against which baseline, and how sure a claim has to be."""
+    """Which losses run with which seeds, against which baseline, and how sure a claim has to be.
+
+    Attributes:
+        losses: what is trained and compared.
+        seeds: of every loss; what DVC and the pipelines train.
+        seeds_of: other seeds for single losses, where ``raregrade compare`` is given reports of trainings by hand.
+        baseline: the loss that a claim compares with.
+        confidence: of intervals; 1 - confidence is the two-sided level of the test.
+    """
 
     losses: list[str] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
+    seeds_of: dict[str, Annotated[list[Seed], Field(min_length=1)]] = Field(default_factory=dict)
     baseline: str
     confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    def seeds_for(self, loss: str) -> list[int]:
+        """The seeds that ``loss`` is compared with."""
+        return self.seeds_of.get(loss, self.seeds)

@@ -75,7 +75,8 @@ class Params(ConfigModel):
                 raise ValueError(
                     f"compare.losses: {name!r} is not defined under losses; defined: {', '.join(self.losses) or 'none'}"
                 )
-        for key, values in (("losses", self.compare.losses), ("seeds", self.compare.seeds)):
+        seeds_of = [(f"seeds_of.{loss}", seeds) for loss, seeds in self.compare.seeds_of.items()]
+        for key, values in (("losses", self.compare.losses), ("seeds", self.compare.seeds), *seeds_of):
             doubles = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
             if doubles:
                 raise ValueError(f"compare.{key}: given more than once: {', '.join(doubles)}")
@@ -87,6 +88,11 @@ class Params(ConfigModel):
                 f"compare.baseline: {self.compare.baseline!r} is not one of the compared losses "
                 f"({', '.join(compared)}){hint}"
             )
+        for name in self.compare.seeds_of:
+            if name not in compared:
+                raise ValueError(
+                    f"compare.seeds_of: {name!r} is not one of the compared losses ({', '.join(compared)})"
+                )
         for name in self.compare.losses:
             tasks = self.losses[name].params.tasks
             if task not in tasks:

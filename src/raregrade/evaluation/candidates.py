@@ -52,7 +52,7 @@ class Candidate:
 def read_candidates(
     reports: Sequence[Path], config: CompareConfig
 ) -> tuple[dict[str, list[Candidate]], list[Candidate]]:
-    """Read and check ``reports``: loss → its candidates in the order of ``config.seeds``, and what is left out.
+    """Read and check ``reports``: loss → its candidates in the order of its seeds, and what is left out.
 
     Losses come in the order of ``config.losses``, then external ones that it does not name. Left out are reports of
     other losses and seeds: whoever changes ``compare.losses`` finds those of the earlier list in the same folder.
@@ -71,7 +71,7 @@ def read_candidates(
         _check_comparable(reference, candidate)
     external = sorted({c.loss for c in candidates if c.loss not in config.losses})
     by_loss = {
-        loss: sorted((c for c in candidates if c.loss == loss), key=lambda c: _seed_position(c.seed, config))
+        loss: sorted((c for c in candidates if c.loss == loss), key=lambda c: _position(c, config))
         for loss in (*config.losses, *external)
     }
     return by_loss, left_out
@@ -143,13 +143,15 @@ def _check_unique(candidates: Sequence[Candidate]) -> None:
 def _is_named(candidate: Candidate, config: CompareConfig) -> bool:
     """Whether the comparison is about this report. Those of losses tried earlier may lie beside it."""
     if candidate.loss in config.losses:
-        return candidate.seed in config.seeds
+        return candidate.seed in config.seeds_for(candidate.loss)
     return candidate.kind == "external"
 
 
 def _check_complete(candidates: Sequence[Candidate], config: CompareConfig) -> None:
     present = {(c.loss, c.seed) for c in candidates}
-    missing = [f"{loss}/{seed}" for loss in config.losses for seed in config.seeds if (loss, seed) not in present]
+    missing = [
+        f"{loss}/{seed}" for loss in config.losses for seed in config.seeds_for(loss) if (loss, seed) not in present
+    ]
     if config.baseline not in {c.loss for c in candidates}:
         raise DataError(
             f"there is no report of the baseline {config.baseline}; train and evaluate it, or change compare.baseline"
@@ -157,7 +159,7 @@ def _check_complete(candidates: Sequence[Candidate], config: CompareConfig) -> N
     if missing:
         raise DataError(
             f"the comparison lacks the report{'s' if len(missing) > 1 else ''} (loss/seed) {', '.join(missing)}; train "
-            "and evaluate them, or change compare.losses or compare.seeds"
+            "and evaluate them, or change compare.losses, compare.seeds or, for one loss, compare.seeds_of"
         )
     for candidate in candidates:
         if candidate.loss in config.losses and "val" not in candidate.predictions.splits:
@@ -211,5 +213,6 @@ def _show(value: Any) -> str:
     return str(value.tolist() if isinstance(value, np.ndarray | np.generic) else value)
 
 
-def _seed_position(seed: int, config: CompareConfig) -> tuple[int, int]:
-    return (config.seeds.index(seed) if seed in config.seeds else len(config.seeds), seed)
+def _position(candidate: Candidate, config: CompareConfig) -> tuple[int, int]:
+    seeds, seed = config.seeds_for(candidate.loss), candidate.seed
+    return (seeds.index(seed) if seed in seeds else len(seeds), seed)

@@ -138,10 +138,14 @@ def _loss_entry(loss: str, members: Sequence[Candidate], section: CompareSection
 
 
 def _representative(members: Sequence[Candidate], selection: str) -> Candidate:
-    """The seed of median validation value, the worse of the two middle ones where the number is even."""
+    """The seed of median validation value, the worse of the two middle ones where the number is even.
+
+    Of equal ones the smallest seed, as where a loss (of another program) has no validation predictions.
+    """
     sign = -1.0 if lower_is_better(selection) else 1.0
-    ordered = sorted(members, key=lambda c: (sign * c.metrics.get(selection, math.nan), c.seed))
-    return ordered[(len(ordered) - 1) // 2]
+    values = [sign * c.metrics.get(selection, -math.inf) for c in members]
+    median = sorted(values)[(len(values) - 1) // 2]
+    return min((c for c, value in zip(members, values, strict=True) if value == median), key=lambda c: c.seed)
 
 
 def _add_metrics(
