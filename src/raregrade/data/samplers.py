@@ -69,7 +69,8 @@ def pk_batches(targets: npt.NDArray[Any], size: int, least: int, *, count: int, 
     if least < 2 or size < 4:
         raise UserError(
             "a metric loss needs batches of at least 2 classes and 2 images of each, got batches of "
-            f"{size} images and at least {least} of each class"
+            f"{size} images and at least {least} of each class. Set a larger train.batch_size or a smaller "
+            "train.accumulate, or train on more images"
         )
     rng = np.random.default_rng([seed, epoch, 2])
     shares = _class_shares(len(members), min(len(members), max(2, size // least)), size, count, rng)
