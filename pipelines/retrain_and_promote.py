@@ -30,6 +30,7 @@ from pipelines.tasks import (
     trained_and_evaluated,
 )
 from raregrade.config import Params, section
+from raregrade.config.tuning import untuned_name
 from raregrade.steps.kubeflow import to_wire
 
 
@@ -108,7 +109,7 @@ def arguments(
 ) -> dict[str, Any]:
     """Every argument of ``retrain_and_promote``. A schedule leaves ``data_revision`` a branch, read anew each time."""
     return {
-        "default": to_wire(section(params, "train", params.compare.baseline)),
+        "default": to_wire(section(params, "train", untuned_name(params.compare.baseline))),
         **sections(params, "prepare", "evaluate"),
         "compare": compare_argument(params),
         **sections(params, "register"),

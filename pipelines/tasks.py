@@ -20,6 +20,7 @@ from pipelines.environments import Environment
 from pipelines.resources import place
 from pipelines.training import training_task
 from raregrade.config import CompareSection, Params, section
+from raregrade.config.tuning import untuned_name
 from raregrade.steps.kubeflow import to_wire
 from raregrade.tracking import dvc_md5
 
@@ -104,9 +105,13 @@ def log_arguments(params: Params) -> dict[str, str]:
 def compare_argument(params: Params, losses: list[str] | None = None, baseline: str | None = None) -> dict[str, Any]:
     """The section ``compare`` for ``losses``, by default those that the parameters compare, without tuned ones."""
     config = params.compare.model_copy(
-        update={"losses": losses or params.compare.losses, "baseline": baseline or params.compare.baseline}
+        update={
+            "losses": losses or params.compare.losses,
+            "baseline": baseline or untuned_name(params.compare.baseline),
+        }
     )
-    return to_wire(CompareSection(compare=config, selection_metric=params.selection_metric))
+    whole: CompareSection = section(params, "compare")
+    return to_wire(whole.model_copy(update={"compare": config}))
 
 
 def sections(params: Params, *steps: str) -> dict[str, Any]:

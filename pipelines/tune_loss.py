@@ -2,7 +2,8 @@
 
 The workers share a study by its storage alone: a database for workers on several nodes, a journal file in a folder
 that all of them see for workers on one. What they find stands against the loss as it is in the parameters and against
-the baseline, with the seeds of the comparison; the winner is registered if it passes the gate.
+the baseline, tuned with as many trials by the same study, with the seeds of the comparison; the winner is registered if
+it passes the gate.
 """
 
 from typing import Any
@@ -28,7 +29,8 @@ from pipelines.tasks import (
     trained_and_evaluated,
 )
 from raregrade.config import Params, section
-from raregrade.config.tuning import TUNED_SUFFIX
+from raregrade.config.tuned import BASELINE_FILE, BEST_FILE
+from raregrade.config.tuning import TUNED_SUFFIX, baseline_kind, untuned_name
 from raregrade.errors import UserError
 from raregrade.steps.kubeflow import to_wire
 
@@ -96,10 +98,10 @@ def build(environment: Environment | None) -> Any:
 def arguments(
     params: Params, *, raw_data: str, data_revision: str | None = None, store: str = "", data_repo: str = ""
 ) -> dict[str, Any]:
-    """Every argument of ``tune_loss``, which tunes the one loss that ``tune.losses`` names with ``tune.workers``.
+    """Every argument of ``tune_loss``: of ``tune.losses`` the baseline and one more loss, or the baseline alone.
 
     Raises:
-        UserError: no loss or more than one, or a storage whose address holds a password.
+        UserError: other losses, a baseline that studies do not tune, or a storage whose address holds a password.
     """
     loss = _the_loss(params)
     storage = params.tune.study_storage()
@@ -108,11 +110,12 @@ def arguments(
             "tune.storage holds a password, and the arguments of a pipeline are there for all to read. Leave it out of "
             "the address and give it to the tasks as the variable PGPASSWORD, on a cluster from a secret."
         )
-    losses = list(dict.fromkeys([params.compare.baseline, loss]))
+    losses = list(dict.fromkeys([untuned_name(params.compare.baseline), loss]))
+    trained = [(name, "") for name in losses] + [(name, BASELINE_FILE if name != loss else BEST_FILE) for name in losses]
     runs = [
         {"loss": name, "seed": seed, "section": to_wire(section(params, "train", name))}
-        | ({"tuned": True} if tuned else {})
-        for name, tuned in [*((name, False) for name in losses), (loss, True)]
+        | ({"tuned": file} if file else {})
+        for name, file in trained
         for seed in params.compare.seeds
     ]
     return {
@@ -121,7 +124,9 @@ def arguments(
         "storage": to_wire(storage),
         "runs": runs,
         **sections(params, "prepare", "evaluate"),
-        "compare": compare_argument(params, [*losses, loss + TUNED_SUFFIX]),
+        "compare": compare_argument(
+            params, [*losses, *(name + TUNED_SUFFIX for name in losses)], params.compare.baseline
+        ),
         **sections(params, "register"),
         **data_arguments(raw_data, data_repo, data_revision, store),
         **log_arguments(params),
@@ -129,10 +134,20 @@ def arguments(
 
 
 def _the_loss(params: Params) -> str:
-    if len(params.tune.losses) != 1:
+    baseline = untuned_name(params.compare.baseline)
+    others = [name for name in params.tune.losses if name != baseline]
+    if not params.tune.losses or len(others) > 1:
         named = ", ".join(params.tune.losses) or "none"
+        tuned = dict.fromkeys([baseline, next((n for n in params.compare.losses if n != baseline), baseline)])
         raise UserError(
-            f"tune_loss tunes one loss, tune.losses names {named}. Give one, such as "
-            f"--set 'tune.losses=[{params.compare.losses[-1]}]'; a run of the pipeline each for more."
+            f"tune_loss tunes one loss beside the baseline, tune.losses names {named}. Give one, such as "
+            f"--set 'tune.losses=[{', '.join(tuned)}]' --set compare.baseline={baseline}{TUNED_SUFFIX}; a run of the "
+            "pipeline each for more."
         )
-    return params.tune.losses[0]
+    kind = params.losses[baseline].kind
+    if kind != baseline_kind(params.data.task):
+        raise UserError(
+            f"tune_loss compares with the baseline that every study tunes, {baseline_kind(params.data.task)}; "
+            f"compare.baseline names {baseline}, of kind {kind}. Set it, or tune both with `dvc repro`."
+        )
+    return others[0] if others else baseline

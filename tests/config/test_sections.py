@@ -42,11 +42,11 @@ OTHER: dict[str, Any] = {
     "evaluate.costs": [[0, 1, 2], [1, 0, 1], [2, 1, 0]],
     "compare.losses": ["plain", "ce"],
     "compare.seeds": [3],
-    "compare.baseline": "plain",
+    "compare.baseline": "plain-tuned",
     "tune.objective": "accuracy",
     "tune.over": "folds",
     "tune.pruner": "none",
-    "tune.losses": ["ce"],
+    "tune.losses": ["plain", "ce"],
     "tune.warm_start": ["earlier.yaml"],
     "losses.plain.kind": "weighted_ce",
     "gate": [{"metric": "val_f1_mild", "threshold": 0.1}],
@@ -109,7 +109,8 @@ def test_a_change_alters_the_sections_of_the_steps_that_name_the_key_and_no_othe
     valid["losses"]["plain"] = {"kind": "ce"}
     valid["compare"]["losses"] = ["ce", "plain"]
     valid["gate"] = [{"metric": "val_f1_none", "threshold": 0.1}]
-    valid["tune"] = {"space": {"train": {"lr": 0.01}}}
+    valid["tune"] = {"space": {"train": {"lr": 0.01}}, "losses": ["ce", "plain"]}
+    valid["compare"]["baseline"] = "ce-tuned"
     before = params_from_dict(valid)
     raw = before.to_dict()
     keys = section_keys(step, LOSS)

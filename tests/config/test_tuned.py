@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from raregrade.config import LOSS_PARAMS, LossChoice, TrainConfig, TrainSection
-from raregrade.config.tuned import tuned_section, with_values
+from raregrade.config.tuned import tuned_facts, tuned_section, with_values
 from raregrade.errors import ConfigError
 
 
@@ -19,7 +19,9 @@ def plain() -> TrainSection:
 
 
 def best(path: Path, **change: Any) -> Path:
-    content = {"schema": 1, "kind": "lmf", "params": {"alpha": 0.3}, "train": {"lr": 0.004}} | change
+    study = {"name": "lmf-0123", "trials": 30}
+    content = {"schema": 2, "kind": "lmf", "params": {"alpha": 0.3}, "train": {"lr": 0.004}}
+    content |= {"chosen": "tuned", "better": True, "study": study} | change
     path.write_text(yaml.safe_dump(content))
     return path
 
@@ -44,7 +46,7 @@ def test_a_tuned_section_trains_with_what_best_yaml_says_and_is_called_tuned(
     ("change", "message"),
     [
         ({"kind": "cdw_ce"}, "holds parameters of cdw_ce, and the loss to train is lmf"),
-        ({"schema": 7}, "holds no tuned parameters of this version"),
+        ({"schema": 1}, "holds no tuned parameters of this version. Run `raregrade tune` again"),
         ({"params": {"alpha": -1.0}}, r"alpha = -1\.0"),
         ({"params": {"alfa": 1.0}}, "alfa"),
         ({"train": {"lr": 0}}, "lr = 0"),
@@ -60,3 +62,9 @@ def test_a_best_yaml_that_does_not_fit_is_refused(
 def test_a_best_yaml_that_is_missing_is_named(plain: TrainSection, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*best\.yaml.*`raregrade tune` writes it"):
         tuned_section(plain, tmp_path / "best.yaml")
+
+
+def test_what_a_card_says_of_the_study_is_read_from_best_yaml(tmp_path: Path) -> None:
+    path = best(tmp_path / "best.yaml", chosen="default", better=False)
+    expected = {"study": "lmf-0123", "chosen": "default", "better": False, "trials": 30, "seen": "val"}
+    assert tuned_facts(path) == expected

@@ -255,7 +255,8 @@ def test_the_requests_are_those_of_the_kubernetes_api(server, start):
 
 
 def test_tuned_parameters_reach_the_nodes_under_the_name_of_the_tuned_loss(server, start, tmp_path):
-    best = {"schema": 1, "kind": "cdw_ce", "params": {"power": 3.0}}
+    best = {"schema": 2, "kind": "cdw_ce", "params": {"power": 3.0}, "chosen": "tuned", "better": True}
+    best["study"] = {"name": "cdw_ce-1", "trials": 4}
     (tmp_path / "best.yaml").write_text(yaml.safe_dump(best))
     nodes_that_train(server)
     train, read = server.on_create, {}
@@ -265,7 +266,9 @@ def test_tuned_parameters_reach_the_nodes_under_the_name_of_the_tuned_loss(serve
         train(job)
 
     server.on_create = look
-    assert start(loss_params=tmp_path / "best.yaml") == {"loss": "cdw_ce-tuned"}
+    tuned = {"study": "cdw_ce-1", "chosen": "tuned", "better": True, "trials": 4, "seen": "val"}
+    assert start(loss_params=tmp_path / "best.yaml") == {"loss": "cdw_ce-tuned", "tuned": tuned}
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["tuned"] == tuned
     assert read["cdw_ce-tuned"]["power"] == 3.0
 
 

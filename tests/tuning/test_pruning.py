@@ -6,7 +6,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from raregrade.config import StudyConfig
+from raregrade.config import LOSS_PARAMS, LossChoice, StudyConfig, TrainConfig
+from raregrade.config.tune_checks import study_problems
 from raregrade.tuning.pruning import create_pruner, repeat_step
 
 EPOCHS = 9
@@ -73,8 +74,71 @@ def test_the_first_trial_is_never_stopped(pruner: str) -> None:
     assert run(make(pruner), 0.3, repeats=5) == TrialState.COMPLETE
 
 
-def test_few_epochs_do_not_break_hyperband() -> None:
-    study = optuna.create_study(pruner=create_pruner(StudyConfig(min_epochs=5), 1))
+def test_one_epoch_leaves_hyperband_nothing_to_stop() -> None:
+    study = optuna.create_study(pruner=create_pruner(StudyConfig(min_epochs=1), 1))
     trial = study.ask()
     trial.report(0.5, 1)
     assert not trial.should_prune()
+
+
+@pytest.mark.parametrize(("min_epochs", "stopped_at"), [(1, 1), (2, 2), (3, 3)])
+def test_nothing_is_stopped_before_min_epochs(min_epochs: int, stopped_at: int) -> None:
+    """With one bracket, in which a trial that is worse from its first epoch on is stopped at the first rung."""
+    config = StudyConfig(pruner="hyperband", min_epochs=min_epochs, reduction_factor=10)
+    study = optuna.create_study(direction="maximize", study_name="rungs", pruner=create_pruner(config, 9))
+    for level in (0.9, 0.1):
+        trial = study.ask()
+        for epoch in range(1, 10):
+            trial.report(level, epoch)
+            if trial.should_prune():
+                break
+        study.tell(trial, level, state=TrialState.COMPLETE)
+    assert study.trials[1].last_step == stopped_at
+
+
+def test_where_lower_is_better_the_higher_trial_is_stopped() -> None:
+    """As ``run``, with an error that falls to its level."""
+    config = StudyConfig(pruner="both", min_epochs=1)
+    study = optuna.create_study(direction="minimize", study_name="pruned", pruner=create_pruner(config, EPOCHS))
+
+    def fall_to(level: float) -> TrialState:
+        trial = study.ask()
+        for epoch in range(1, EPOCHS + 1):
+            trial.report(level + (EPOCHS - epoch) / EPOCHS, epoch)
+            if epoch < EPOCHS and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                return TrialState.PRUNED
+        study.tell(trial, level)
+        return TrialState.COMPLETE
+
+    for _ in range(9):
+        fall_to(0.5)
+    assert [fall_to(0.9) for _ in range(9)].count(TrialState.PRUNED) >= 6
+    assert fall_to(0.1) == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("repeats", [4, 5])
+def test_wilcoxon_needs_as_many_repeats_as_the_settings_ask_for(repeats: int) -> None:
+    """The fewest with which it can stop a trial before its last repeat are those that are not refused."""
+    study = make("wilcoxon")
+    run(study, 0.5, repeats=repeats)
+    stops = run(study, 0.4, repeats=repeats) == TrialState.PRUNED
+    config = StudyConfig(pruner="wilcoxon", repeats=repeats)
+    loss = LossChoice(name="ce", kind="ce", params=LOSS_PARAMS["ce"]())
+    assert stops == (study_problems(config, TrainConfig(), loss) == [])
+
+
+def test_a_successor_is_judged_in_the_bracket_and_at_the_rungs_of_the_trial_it_goes_on_with() -> None:
+    study = make("hyperband")
+    pruner = study.pruner.hyperband  # type: ignore[attr-defined]
+    run(study, 0.5)
+    first = study.ask()
+    first.report(0.4, 1)
+    pruner.prune(study, study.trials[1])
+    dead = study.trials[1]
+    for number in range(2, 40):
+        successor = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"root": dead.number})
+        successor.number = number
+        assert pruner._get_bracket_id(study, successor) == pruner._get_bracket_id(study, dead)
+    study.tell(first, state=TrialState.FAIL)
+    assert pruner._get_bracket_id(study, study.trials[1]) == -1

@@ -12,8 +12,10 @@ from optuna.trial import TrialState
 
 from raregrade.config import StudyStorage
 from raregrade.errors import RaregradeError
+from raregrade.tuning.pruning import root
 from raregrade.tuning.storage import SharedStorage, open_storage
 from raregrade.tuning.study import (
+    BROKE_OFF,
     FINISHED,
     StudyPlan,
     best_trials,
@@ -144,13 +146,103 @@ def test_a_trial_given_back_is_finished_by_another(shared: SharedStorage, small:
         assert run_all(shared, small, "b") == 6
 
 
-def test_a_trial_that_kills_every_worker_is_given_up(shared: SharedStorage, small: StudyPlan) -> None:
-    study = open_study(shared, replace(small, trials=1))
+def test_a_trial_that_kills_every_worker_ends_as_pruned_and_the_study_goes_on(
+    shared: SharedStorage, small: StudyPlan, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = replace(small, trials=2)
+    study = open_study(shared, two)
     for number in range(3):
         with shared.alive(f"worker-{number}"):
-            assert claim(shared, study, small, f"worker-{number}", retries=2) is not None
-    with pytest.raises(RaregradeError, match=r"its worker died 3 times.*memory ran out"):
-        claim(shared, study, small, "last", retries=2)
+            trial = claim(shared, study, two, f"worker-{number}", retries=2)
+            assert trial is not None
+            while root(trial.study.trials[trial.number]) != 0:  # the trial that waits besides
+                finish(trial, two)
+                trial = claim(shared, study, two, f"worker-{number}", retries=2)
+                assert trial is not None
+            values = suggest(trial, two.spaces)
+    with shared.alive("last"):
+        assert claim(shared, study, two, "last", retries=2) is None
+    found = counts(open_study(shared, two))
+    assert (found.complete, found.pruned, found.open) == (1, 1, 0)
+    last = study.trials[-1]
+    assert (last.state, last.params) == (TrialState.PRUNED, values)
+    assert last.user_attrs["ended"].startswith("given up: its worker died 3 times, most often because memory ran out")
+    assert "its worker died 3 times" in caplog.text
+    assert best_trials(study)
+
+
+def test_a_trial_with_an_error_that_comes_again_and_again_is_given_up(shared: SharedStorage, small: StudyPlan) -> None:
+    one = replace(small, trials=1)
+    study = open_study(shared, one)
+    with shared.alive("a"):
+        for _ in range(2):
+            trial = claim(shared, study, one, "a", retries=1)
+            assert trial is not None
+            give_back(shared, trial, one, f"{BROKE_OFF}KeyError: 'x'")
+        assert claim(shared, study, one, "a", retries=1) is None
+    assert study.trials[-1].user_attrs["ended"] == "given up after 2 tries, the last with an error: KeyError: 'x'"
+
+
+def test_a_shortage_that_is_no_fault_of_the_trial_does_not_count_against_it(
+    shared: SharedStorage, small: StudyPlan
+) -> None:
+    one = replace(small, trials=1)
+    study = open_study(shared, one)
+    with shared.alive("a"):
+        for _ in range(5):
+            trial = claim(shared, study, one, "a", retries=1)
+            assert trial is not None
+            give_back(shared, trial, one, "broke off: no space left on the disk")
+    assert counts(open_study(shared, one)).waiting == 1
+
+
+def test_a_successor_inherits_rungs(shared: SharedStorage, small: StudyPlan) -> None:
+    study = open_study(shared, small)
+    with shared.alive("dies"):
+        dead = claim(shared, study, small, "dies", retries=3)
+        assert dead is not None
+        dead.report(0.4, 1)
+        shared.storage.set_trial_system_attr(dead._trial_id, "completed_rung_0", 0.4)
+    with shared.alive("lives"):
+        taken = [claim(shared, study, small, "lives", retries=3) for _ in range(6)]
+    successor = study.trials[-1]
+    assert taken[-1] is not None
+    assert successor.system_attrs["completed_rung_0"] == 0.4
+    assert (root(successor), successor.number) == (dead.number, 6)
+
+
+def test_a_successor_draws_what_the_dead_trial_would_have_drawn(tmp_path: Path, small: StudyPlan) -> None:
+    four = replace(small, trials=4)  # three starts, and one that is sampled
+    drawn = []
+    for dies in (False, True):
+        own = open_storage(StudyStorage(url=str(tmp_path / f"dies-{dies}")))
+        study = open_study(own, four)
+        with own.alive("a"):
+            for value in (0.3, 0.5, 0.4):
+                trial = claim(own, study, four, "a", retries=3)
+                assert trial is not None
+                finish(trial, four, value)
+        if dies:
+            with own.alive("dies"):
+                assert claim(own, study, four, "dies", retries=3) is not None
+        with own.alive("b"):
+            last = claim(own, study, four, "b", retries=3)
+            assert last is not None
+            drawn.append((last.number, suggest(last, four.spaces)))
+    assert [number for number, _ in drawn] == [3, 4]
+    assert drawn[0][1] == drawn[1][1]
+
+
+def test_only_the_asked_number_of_trials_counts_where_another_loss_asked_for_more(
+    shared: SharedStorage, small: StudyPlan
+) -> None:
+    study = open_study(shared, small)
+    with shared.alive("a"):
+        for value in (0.1, 0.7, 0.3, 0.2, 0.9, 0.4):
+            trial = claim(shared, study, small, "a", retries=3)
+            assert trial is not None
+            finish(trial, small, value)
+    assert [best_trials(study, first)[0].value for first in (3, 6)] == [0.7, 0.9]
 
 
 def test_asking_for_more_trials_goes_on_and_for_fewer_withdraws_what_waits(
@@ -193,8 +285,19 @@ def test_the_best_trial_is_the_earlier_of_two_equals(shared: SharedStorage, smal
 
 
 def test_a_study_without_a_complete_trial_says_so(shared: SharedStorage, small: StudyPlan) -> None:
-    with pytest.raises(RaregradeError, match="every training diverged or was stopped"):
-        best_trials(open_study(shared, small))
+    study = open_study(shared, small)
+    with shared.alive("a"):
+        for reason in ["diverged: the loss became NaN"] * 4 + ["cannot be trained: too little memory"] * 2:
+            trial = claim(shared, study, small, "a", retries=3)
+            assert trial is not None
+            trial.set_user_attr("ended", reason)
+            study.tell(trial, state=TrialState.PRUNED)
+    expected = (
+        r"no trial of .* came to its end\. 4 of 6: diverged: the loss became NaN\. "
+        r"2 of 6: cannot be trained: too little memory\. .*`raregrade tune --fresh`"
+    )
+    with pytest.raises(RaregradeError, match=expected):
+        best_trials(study)
 
 
 def test_a_study_at_work_is_not_deleted(shared: SharedStorage, small: StudyPlan) -> None:

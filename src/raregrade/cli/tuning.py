@@ -70,6 +70,8 @@ def tune(
     found = step(part, data, out, workers=workers or config.tune.workers, fresh=fresh, **common)
     print(found["verdict"])
     print(f"{out / 'best.yaml'}: train with `raregrade train --loss {loss} --loss-params {out / 'best.yaml'} …`")
+    if found["baseline"] is not None:
+        print(f"{out / 'baseline.yaml'}: {found['baseline']['loss']}, tuned with as many trials, to compare it with")
 
 
 def dashboard(

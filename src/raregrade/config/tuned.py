@@ -11,11 +11,15 @@ from pydantic import ValidationError
 
 from raregrade.config.sections import TrainSection
 from raregrade.config.space import Scalar
+from raregrade.config.training import check_training
 from raregrade.config.tuning import TRAIN_PREFIX, TUNED_SUFFIX
 from raregrade.errors import ConfigError
 
 BEST_FILE = "best.yaml"
-BEST_SCHEMA = 1
+# The baseline as it was tuned beside the loss, in the same form.
+BASELINE_FILE = "baseline.yaml"
+BEST_SCHEMA = 2
+_KEYS = {"kind", "params", "chosen", "better", "study"}
 
 
 def with_values(section: TrainSection, values: Mapping[str, Scalar]) -> TrainSection:
@@ -44,21 +48,41 @@ def read_best(path: Path) -> dict[str, Any]:
         best = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
         raise ConfigError(f"cannot read {path}: {err}. `raregrade tune` writes it.") from err
-    if not isinstance(best, dict) or best.get("schema") != BEST_SCHEMA or "params" not in best or "kind" not in best:
-        raise ConfigError(f"{path} holds no tuned parameters of this version. `raregrade tune` writes them.")
+    if not isinstance(best, dict) or best.get("schema") != BEST_SCHEMA or not best.keys() >= _KEYS:
+        raise ConfigError(
+            f"{path} holds no tuned parameters of this version. Run `raregrade tune` again: what its study has trained "
+            "is kept."
+        )
     return best
+
+
+def tuned_facts(path: Path) -> dict[str, Any]:
+    """What a model's card says of the study that chose its parameters.
+
+    ``chosen`` is ``default`` where the study kept the settings of params.yaml, ``better`` whether what it chose is
+    shown to be better than these and than the tuned baseline, ``seen`` the split that the study chose on.
+    """
+    best = read_best(path)
+    return {
+        "study": best["study"]["name"],
+        "chosen": best["chosen"],
+        "better": best["better"],
+        "trials": best["study"]["trials"],
+        "seen": "val",
+    }
 
 
 def tuned_section(section: TrainSection, path: Path) -> TrainSection:
     """``section`` with the parameters that a study chose, under the name ``<loss>-tuned``.
 
     Raises:
-        ConfigError: what ``read_best`` refuses, or parameters of another loss.
+        ConfigError: what ``read_best`` or ``check_training`` refuses, or parameters of another loss.
     """
     best = read_best(path)
     if best["kind"] != section.loss.kind:
         raise ConfigError(f"{path} holds parameters of {best['kind']}, and the loss to train is {section.loss.kind}")
     train = {TRAIN_PREFIX + name: value for name, value in (best.get("train") or {}).items()}
     found = with_values(section, {**best["params"], **train})
+    check_training(found.train, found.loss)
     name = section.loss.name + TUNED_SUFFIX
     return found.model_copy(update={"loss": found.loss.model_copy(update={"name": name})})

@@ -1,22 +1,18 @@
-"""The section ``tune`` of params.yaml: what a study does, where it is kept, and what it searches.
+"""The section ``tune`` of params.yaml: what a study does, where it is kept, and how it searches.
 
-A search space is what the loss declares (``LossParams.search``), narrowed, fixed or widened by ``tune.space``.
-Names of loss parameters stand alone (``alpha``), those of training parameters begin with ``train.``.
-Needs neither torch nor Optuna.
+What follows from ``tune.space`` is ``search_space``'s, what contradicts other keys ``tune_checks``'. Needs neither
+torch nor Optuna.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from raregrade.config.base import ConfigModel
-from raregrade.config.losses import LOSS_PARAMS
-from raregrade.config.space import Choice, FloatRange, IntRange, Scalar, Space, contains
-from raregrade.errors import ConfigError
+from raregrade.config.space import Scalar
+from raregrade.config.training import share_epochs
 from raregrade.labels import Task
 
 if TYPE_CHECKING:
@@ -26,18 +22,6 @@ if TYPE_CHECKING:
 TUNED_SUFFIX = "-tuned"
 TRAIN_PREFIX = "train."
 JOURNAL = ".raregrade/tuning/studies.log"
-
-# What can be searched of the training, with the range where params.yaml gives none.
-TRAIN_SEARCH: dict[str, Space] = {
-    "lr": FloatRange(low=1e-4, high=1e-2, log=True),
-    "weight_decay": FloatRange(low=1e-4, high=0.5, log=True),
-    "batch_size": Choice(choices=(16, 32, 64, 128)),
-    "dropout": FloatRange(low=0.0, high=0.5),
-    "backbone_lr": FloatRange(low=0.05, high=1.0, log=True),
-    "warmup_epochs": FloatRange(low=0.0, high=5.0),
-}
-# What is searched for a loss that has nothing of its own to tune, and always for the baseline.
-_TRAIN_DEFAULT = ("lr", "weight_decay")
 
 
 class SpaceSetting(ConfigModel):
@@ -84,8 +68,8 @@ class StudyConfig(ConfigModel):
         confirm: fresh seeds with which the best trial, the loss's own settings and the tuned baseline are trained
             before one is called better.
         pruner: ``hyperband`` compares the epochs of a trial's first repeat, ``wilcoxon`` the repeats with those of
-            the best trial; ``both`` does both.
-        min_epochs: epochs before which Hyperband stops nothing.
+            the best trial, where there are enough for its p-value to fall below ``wilcoxon_p``; ``both`` does both.
+        min_epochs: epochs before which Hyperband stops nothing; of the last stage where a loss trains in stages.
         reduction_factor: Hyperband continues the best 1 / ``reduction_factor`` of a bracket's trials at each step.
         wilcoxon_p: one-sided p-value below which a trial is stopped as worse than the best.
         space: by loss, and ``train``: a value fixes a parameter, keys narrow or widen its range.
@@ -154,211 +138,24 @@ class TuneConfig(StudyConfig):
         return StudyStorage(url=self.storage, heartbeat=self.heartbeat, grace=self.grace, retries=self.retries)
 
 
-@dataclass(frozen=True)
-class SearchSpace:
-    """What is searched, and what ``tune.space`` fixes; both by name."""
-
-    spaces: dict[str, Space]
-    fixed: dict[str, Scalar]
-
-    def holds(self, values: Mapping[str, Scalar]) -> bool:
-        """Whether ``values`` gives every searched parameter a value within its range."""
-        return all(name in values and contains(space, values[name]) for name, space in self.spaces.items())
-
-
-def search_space(config: StudyConfig, loss: LossChoice, train: TrainConfig) -> SearchSpace:
-    """The search space of ``loss``: its own parameters, and the training's that ``tune.space.train`` names.
-
-    A loss that has nothing of its own to tune is tuned by learning rate and weight decay.
-
-    Raises:
-        ConfigError: an unknown parameter, an inverted range, or one outside the allowed values; names each.
-    """
-    return _checked(config, loss, train, always_train=False)
-
-
-def baseline_space(config: StudyConfig, baseline: LossChoice, train: TrainConfig) -> SearchSpace:
-    """That of the baseline: learning rate and weight decay, and what ``tune.space.train`` names besides."""
-    return _checked(config, baseline, train, always_train=True)
-
-
-def default_values(space: SearchSpace, loss: LossChoice, train: TrainConfig) -> dict[str, Scalar]:
-    """The searched parameters as they stand in params.yaml; those that hold no plain value are left out."""
-    current = {**loss.params.model_dump(), **{TRAIN_PREFIX + k: v for k, v in train.model_dump().items()}}
-    return {name: current[name] for name in space.spaces if isinstance(current[name], get_args(Scalar))}
-
-
 def baseline_kind(task: Task) -> str:
     """The loss against which every tuned loss is held: cross-entropy, of the labels' kind."""
     return "bce" if task == "multilabel" else "ce"
 
 
-def tune_problems(
-    config: TuneConfig,
-    losses: Mapping[str, LossChoice],
-    train: TrainConfig,
-    task: Task,
-    metrics: Sequence[str],
-) -> list[str]:
-    """What of the section ``tune`` contradicts the rest of params.yaml, one message each.
-
-    Args:
-        losses: those that params.yaml defines.
-        metrics: the metrics that are defined for ``task``.
-    """
-    problems = []
-    if config.objective not in ("auto", *metrics):
-        problems.append(
-            f"tune.objective: {config.objective} is not defined for task {task}; allowed: auto, {', '.join(metrics)}"
-        )
-    defined = ", ".join(losses) or "none"
-    for name in config.losses:
-        if name not in losses:
-            problems.append(f"tune.losses: {name!r} is not defined under losses; defined: {defined}")
-        elif task not in losses[name].params.tasks:
-            fits = " or ".join(losses[name].params.tasks)
-            problems.append(f"tune.losses: {name} fits task {fits}, but data.task is {task}")
-        if name + TUNED_SUFFIX in losses:
-            problems.append(f"losses.{name}{TUNED_SUFFIX}: this name is kept for the tuned {name}; choose another name")
-    doubles = sorted({name for name in config.losses if config.losses.count(name) > 1})
-    if doubles:
-        problems.append(f"tune.losses: given more than once: {', '.join(doubles)}")
-    for name in config.space:
-        if name not in losses and name != "train":
-            problems.append(f"tune.space.{name}: not defined under losses; defined: {defined}, and train")
-    for name in sorted({*config.space, *config.losses, "train"} & {*losses, "train"}):
-        problems += _space_problems(config, name, losses, train)
-    return problems
+def untuned_name(name: str) -> str:
+    """The loss of which ``name`` may be the tuned form."""
+    return name.removesuffix(TUNED_SUFFIX)
 
 
-def _space_problems(
-    config: StudyConfig, name: str, losses: Mapping[str, LossChoice], train: TrainConfig
-) -> Iterable[str]:
-    problems: list[str] = []
-    if name == "train":
-        _train_part(config, train, problems, ())
-    else:
-        _loss_part(config, losses[name], problems)
-    return problems
+def judged_epochs(train: TrainConfig, loss: LossChoice) -> int:
+    """How many epochs the value of a training is the best of: those of its last stage; 0 where that trains nothing."""
+    return share_epochs(train.epochs, loss.params.stage_shares)[-1]
 
 
-def _checked(config: StudyConfig, loss: LossChoice, train: TrainConfig, *, always_train: bool) -> SearchSpace:
-    problems: list[str] = []
-    own = SearchSpace({}, {}) if always_train else _loss_part(config, loss, problems)
-    shared = _train_part(config, train, problems, () if own.spaces else _TRAIN_DEFAULT)
-    if problems:
-        raise ConfigError("\n".join(["tune.space is wrong:", *(f"  {problem}" for problem in problems)]))
-    space = SearchSpace({**own.spaces, **shared.spaces}, {**own.fixed, **shared.fixed})
-    if not space.spaces:
-        raise ConfigError(f"tune.space fixes every parameter of {loss.name}: there is nothing left to tune")
-    return space
+def uses_hyperband(config: StudyConfig) -> bool:
+    return config.pruner in ("both", "hyperband")
 
 
-def _loss_part(config: StudyConfig, loss: LossChoice, problems: list[str]) -> SearchSpace:
-    return _resolve(
-        f"tune.space.{loss.name}",
-        settings=config.space.get(loss.name, {}),
-        searched=loss.params.search(),
-        declared=LOSS_PARAMS[loss.kind].SEARCH,
-        current=loss.params,
-        allowed=list(type(loss.params).model_fields),
-        problems=problems,
-    )
-
-
-def _train_part(config: StudyConfig, train: TrainConfig, problems: list[str], default: tuple[str, ...]) -> SearchSpace:
-    found = _resolve(
-        "tune.space.train",
-        settings=config.space.get("train", {}),
-        searched={name: TRAIN_SEARCH[name] for name in default},
-        declared=TRAIN_SEARCH,
-        current=train,
-        allowed=list(TRAIN_SEARCH),
-        problems=problems,
-    )
-    return SearchSpace(
-        {TRAIN_PREFIX + name: space for name, space in found.spaces.items()},
-        {TRAIN_PREFIX + name: value for name, value in found.fixed.items()},
-    )
-
-
-def _resolve(
-    where: str,
-    *,
-    settings: Mapping[str, Scalar | SpaceSetting],
-    searched: Mapping[str, Space],
-    declared: Mapping[str, Space],
-    current: ConfigModel,
-    allowed: Sequence[str],
-    problems: list[str],
-) -> SearchSpace:
-    """``searched`` with ``settings`` applied; what is wrong is appended to ``problems``."""
-    spaces, fixed = dict(searched), {}
-    for name, setting in settings.items():
-        key = f"{where}.{name}"
-        if name not in allowed:
-            problems.append(f"{key}: unknown parameter; allowed: {', '.join(allowed) or 'none'}")
-            continue
-        spaces.pop(name, None)
-        if not isinstance(setting, SpaceSetting):
-            problem = _outside(current, name, [setting])
-            fixed[name] = setting
-        else:
-            space, problem = _merged(setting, declared.get(name), current, name)
-            if space is not None:
-                spaces[name] = space
-                problem = _outside(current, name, _ends(space))
-        if problem:
-            problems.append(f"{key}{problem}")
-    return SearchSpace(spaces, fixed)
-
-
-def _merged(setting: SpaceSetting, declared: Space | None, current: ConfigModel, name: str) -> tuple[Space | None, str]:
-    """A setting with the declared ends where it gives none, or what is wrong with it."""
-    if setting.choices is not None:
-        return Choice(choices=tuple(setting.choices)), ""
-    given = setting.model_dump(exclude_none=True)
-    if isinstance(declared, Choice) and not given:
-        return declared, ""
-    ends = declared.model_dump() if isinstance(declared, FloatRange | IntRange) else {}
-    merged = {"log": False, **ends, **given}
-    whole = _takes_whole_numbers(current, name)
-    problem = _range_problem(merged, whole)
-    if problem:
-        return None, problem
-    if whole:
-        return IntRange(low=int(merged["low"]), high=int(merged["high"]), log=merged["log"]), ""
-    return FloatRange(low=merged["low"], high=merged["high"], log=merged["log"]), ""
-
-
-def _range_problem(ends: Mapping[str, Any], whole: bool) -> str:
-    if "low" not in ends or "high" not in ends:
-        return ": has no range of its own; give low and high, or choices"
-    low, high = float(ends["low"]), float(ends["high"])
-    if low >= high:
-        return f": the range from {low:g} to {high:g} is inverted or empty; low must be below high"
-    if ends["log"] and low <= 0:
-        return f": log needs a range above 0, got low {low:g}"
-    if whole and not (low.is_integer() and high.is_integer()):
-        return f": takes whole numbers, got {low:g} to {high:g}"
-    return ""
-
-
-def _ends(space: Space) -> list[Scalar]:
-    return list(space.choices) if isinstance(space, Choice) else [space.low, space.high]
-
-
-def _outside(current: ConfigModel, name: str, values: Sequence[Scalar]) -> str:
-    """What the parameter's own type says to the first of ``values`` that it refuses; empty where it takes all."""
-    for value in values:
-        try:
-            type(current).model_validate({**current.model_dump(), name: value})
-        except ValidationError as err:
-            message = err.errors()[0]["msg"].removeprefix("Value error, ")
-            return f" = {value!r}: {message[:1].lower()}{message[1:]}"
-    return ""
-
-
-def _takes_whole_numbers(current: ConfigModel, name: str) -> bool:
-    annotation: Any = type(current).model_fields[name].annotation
-    return annotation is int
+def uses_wilcoxon(config: StudyConfig) -> bool:
+    return config.pruner in ("both", "wilcoxon")

@@ -99,8 +99,8 @@ def fold(run: dict[str, Any]) -> int | None:
 
 
 def tuned_parameters(run: dict[str, Any], tuned: Artifact | None) -> Path | None:
-    """The file of tuned parameters for a training that asks for them; None for the others beside it."""
-    return Path(tuned.path) / BEST_FILE if tuned is not None and run.get("tuned") else None
+    """The file of tuned parameters that a training asks for by its name; None for the others beside it."""
+    return Path(tuned.path) / run["tuned"] if tuned is not None and run.get("tuned") else None
 
 
 def outcome(pipeline: str, status: FinalStatus) -> Outcome:
@@ -239,7 +239,7 @@ def describe_folds(comparison: Artifact, page: Artifact, metrics: Metrics) -> No
 def describe_registration(registration: Artifact) -> None:
     """Put the outcome of the gate into the artifact's metadata."""
     outcome = _read_json(Path(registration.path) / "registered.json")
-    keys = ("registered", "name", "version", "reasons", "loss", "seed")
+    keys = ("registered", "name", "version", "reasons", "remarks", "loss", "seed")
     registration.metadata.update({key: outcome[key] for key in keys if outcome.get(key) is not None})
 
 

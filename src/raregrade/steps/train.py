@@ -13,7 +13,7 @@ from raregrade import __version__
 from raregrade.atomic import WriteError, atomic_folder, check_writable
 from raregrade.config import TrainSection
 from raregrade.config.metrics import DEFAULT_SELECTION
-from raregrade.config.tuned import tuned_section
+from raregrade.config.tuned import tuned_facts, tuned_section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.steps.identity import dataset_identity
 from raregrade.tracking import DatasetIdentity, StepRun, Tracking, git_commit, start_step
@@ -66,8 +66,9 @@ def train(
             written, which is found out before training.
         InterruptedRunError: SIGINT or SIGTERM arrived; run again to resume.
     """
+    tuned = None
     if loss_params is not None:
-        section = tuned_section(section, loss_params)
+        section, tuned = tuned_section(section, loss_params), tuned_facts(loss_params)
     dataset = PreparedDataset.open(data, fold=fold)
     identity = dataset_identity(dataset)
     check_writable(out)
@@ -90,7 +91,7 @@ def train(
             checkpoint=Checkpoint(None),
             processes=processes,
         )
-        return _model_card(section, dataset, identity, result, seed=seed, metric=metric)
+        return _model_card(section, dataset, identity, result, seed=seed, metric=metric, tuned=tuned)
     key = run_key(
         {
             "section": section.model_dump(mode="json"),
@@ -122,7 +123,7 @@ def train(
             save_minutes=save_minutes,
             processes=processes,
         )
-        card = _model_card(section, dataset, identity, result, seed=seed, metric=metric)
+        card = _model_card(section, dataset, identity, result, seed=seed, metric=metric, tuned=tuned)
         try:
             with atomic_folder(out) as folder:
                 _write_model(folder, result, card)
@@ -185,12 +186,14 @@ def _model_card(
     *,
     seed: int,
     metric: str,
+    tuned: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """All that prediction, registration and a reader of model.json have to know of the model."""
     from raregrade.models.decisions import decision_of
 
     return {
         "loss": section.loss.model_dump(mode="json"),
+        "tuned": tuned,
         "seed": seed,
         "fold": dataset.fold,
         "train": section.train.model_dump(mode="json"),

@@ -24,7 +24,7 @@ import yaml
 
 from raregrade.atomic import atomic_folder
 from raregrade.config import TrainSection
-from raregrade.config.tuned import tuned_section
+from raregrade.config.tuned import tuned_facts, tuned_section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError, RaregradeError
 from raregrade.steps.trainjobs import ClusterUnavailableError, TrainJobs
@@ -70,8 +70,9 @@ def train_distributed(
         RaregradeError: the job failed.
         InterruptedRunError: SIGINT or SIGTERM arrived; the job was deleted.
     """
+    tuned = None
     if loss_params is not None:
-        section = tuned_section(section, loss_params)
+        section, tuned = tuned_section(section, loss_params), tuned_facts(loss_params)
     cluster = cluster or TrainJobs.in_cluster()
     name = _job_name(section.loss.name, seed)
     folder = shared / "jobs" / name
@@ -85,6 +86,9 @@ def train_distributed(
         card: dict[str, Any] = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
         with atomic_folder(out) as target:
             shutil.copytree(folder / "model", target, dirs_exist_ok=True)
+            if tuned is not None:  # the nodes train what the study chose as if it stood in params.yaml
+                card["tuned"] = tuned
+                (target / "model.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except FileNotFoundError as err:
         raise RaregradeError(f"train job {name} ended well but left no model at {folder / 'model'}: {err}") from err
     finally:

@@ -1,9 +1,12 @@
 """Which trials are stopped before their end.
 
-A trial reports two kinds of steps, which this module keeps apart: the epochs of its first repeat, of which Hyperband
-(arXiv 1603.06560) stops the slow ones, and then its repeats (seeds or folds), which the Wilcoxon signed-rank test holds
-against those of the best trial. Epochs of later repeats are not compared: a trial that lasted through the first
-repeat is one of the good ones, and what decides among these is the mean over the repeats.
+A trial reports two kinds of steps, which this module keeps apart: the epochs of its first repeat that its value is made
+of, of which Hyperband (arXiv 1603.06560) stops the slow ones, and then its repeats (seeds or folds), which the Wilcoxon
+signed-rank test holds against those of the best trial. Epochs of later repeats are not compared: a trial that lasted
+through the first repeat is one of the good ones, and what decides among these is the mean over the repeats.
+
+The value of a loss that trains in stages is the best epoch of its last stage. Epochs before that stage say little of
+it, so they are not reported, and Hyperband counts its epochs from where the last stage begins.
 """
 
 from __future__ import annotations
@@ -15,18 +18,30 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, WilcoxonPruner
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from raregrade.config import StudyConfig
+from raregrade.config.tuning import uses_hyperband, uses_wilcoxon
+
+# How Optuna's successive halving names the values with which a trial passed its rungs.
+RUNG = "completed_rung_"
 
 
-def create_pruner(config: StudyConfig, epochs: int) -> BasePruner:
-    """The pruner of ``config`` for trials whose repeats have ``epochs`` epochs each."""
+def create_pruner(config: StudyConfig, epochs: int, judged: int | None = None) -> BasePruner:
+    """The pruner of ``config`` for trials whose repeats have ``epochs`` epochs each.
+
+    Args:
+        config: what stops trials, and when.
+        epochs: of a repeat.
+        judged: how many of these, the last ones, a trial's value is made of; None is all.
+    """
+    judged = epochs if judged is None else judged
     return RepeatsPruner(
         epochs,
-        hyperband=config.pruner in ("both", "hyperband"),
-        wilcoxon=config.pruner in ("both", "wilcoxon"),
-        min_epochs=min(config.min_epochs, epochs),
+        judged=judged,
+        hyperband=uses_hyperband(config) and judged > 0,
+        wilcoxon=uses_wilcoxon(config),
+        min_epochs=config.min_epochs,
         reduction_factor=config.reduction_factor,
         p_threshold=config.wilcoxon_p,
     )
@@ -37,6 +52,11 @@ def repeat_step(repeat: int, epochs: int) -> int:
     return epochs + 1 + repeat
 
 
+def root(trial: FrozenTrial) -> int:
+    """The number of the trial that ``trial`` goes on with, through any number of dead workers; else its own."""
+    return int(trial.user_attrs.get("root", trial.number))
+
+
 class RepeatsPruner(BasePruner):  # type: ignore[misc]
     """Hyperband on the epochs of the first repeat, Wilcoxon on the repeats.
 
@@ -45,9 +65,10 @@ class RepeatsPruner(BasePruner):  # type: ignore[misc]
 
     Args:
         epochs: of a repeat.
+        judged: those of them that are reported.
         hyperband: compare epochs.
-        wilcoxon: compare repeats; with fewer than four of them no p-value falls below 0.1.
-        min_epochs: Hyperband's minimal resource.
+        wilcoxon: compare repeats; with fewer than five of them no p-value falls below 0.1 while it saves a repeat.
+        min_epochs: Hyperband's minimal resource, at most ``judged``.
         reduction_factor: of Hyperband.
         p_threshold: of the Wilcoxon test, one-sided.
     """
@@ -56,6 +77,7 @@ class RepeatsPruner(BasePruner):  # type: ignore[misc]
         self,
         epochs: int,
         *,
+        judged: int,
         hyperband: bool,
         wilcoxon: bool,
         min_epochs: int,
@@ -63,7 +85,7 @@ class RepeatsPruner(BasePruner):  # type: ignore[misc]
         p_threshold: float,
     ) -> None:
         self.epochs = epochs
-        self.hyperband = HyperbandPruner(min_epochs, epochs, reduction_factor) if hyperband else None
+        self.hyperband = _HyperbandOfRoots(min_epochs, judged, reduction_factor) if hyperband else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.wilcoxon = WilcoxonPruner(p_threshold=p_threshold) if wilcoxon else None
@@ -79,6 +101,21 @@ class RepeatsPruner(BasePruner):  # type: ignore[misc]
         if self.wilcoxon is None:
             return False
         return bool(self.wilcoxon.prune(_RepeatsOfBest(study, self.epochs), _repeats_only(trial, self.epochs)))
+
+
+class _HyperbandOfRoots(HyperbandPruner):  # type: ignore[misc]
+    """Hyperband to which a trial and the one that goes on with it after a worker's death are one.
+
+    A bracket is drawn by a trial's number, and a successor has another one: it would be judged at epochs of another
+    bracket, and beside the value that its dead predecessor left there.
+    """
+
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        if trial.state == TrialState.FAIL:
+            return -1
+        as_root = copy.copy(trial)
+        as_root.number = root(trial)
+        return int(super()._get_bracket_id(study, as_root))
 
 
 class _RepeatsOfBest:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -21,14 +22,21 @@ from optuna.trial import FrozenTrial, TrialState
 from raregrade.config import StudyConfig, TrainSection
 from raregrade.config.metrics import LOWER_IS_BETTER
 from raregrade.config.space import Choice, IntRange, Scalar, Space
+from raregrade.config.tuning import judged_epochs
 from raregrade.errors import RaregradeError
-from raregrade.tuning.pruning import create_pruner
+from raregrade.tuning.pruning import RUNG, create_pruner, root
 from raregrade.tuning.storage import SharedStorage
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
-# What a trial that takes the place of a dead one inherits, beside parameters and reported values.
+# What a trial that takes the place of a dead one inherits, beside parameters and reported values: the rungs, too, so
+# that Hyperband does not judge it at an epoch where the others were not judged.
 _INHERITED = ("repeat_", "unit", "source", "run_id")
+_INHERITED_OF_SYSTEM = ("fixed_params", RUNG)
+
+# Why a trial failed: its worker is gone, or met an error that nobody foresaw.
+DIED, BROKE_OFF = "died", "error: "
+_MOST_REASONS = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -112,8 +120,7 @@ def claim(
 ) -> optuna.Trial | None:
     """Take a waiting trial for ``worker``; None where none waits.
 
-    Raises:
-        RaregradeError: a trial's worker died more than ``retries`` times.
+    A trial whose workers died, or broke off with an error, more than ``retries`` times ends as pruned, with the reason.
     """
     storage = shared.storage
     with shared.lock(plan.name):
@@ -127,7 +134,7 @@ def claim(
         storage.set_trial_user_attr(chosen._trial_id, "worker", worker)
         shared.beat(chosen._trial_id)
         storage.set_trial_state_values(chosen._trial_id, TrialState.RUNNING)
-    study.sampler = create_sampler(plan, chosen.number)
+    study.sampler = create_sampler(plan, root(chosen))
     return optuna.Trial(study, chosen._trial_id)
 
 
@@ -173,17 +180,23 @@ def counts(study: optuna.Study) -> Counts:
     )
 
 
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+def best_trials(study: optuna.Study, first: int | None = None) -> list[FrozenTrial]:
     """The complete trials, best first; the earlier of two that are equal.
 
+    Args:
+        study: where to look.
+        first: how many finished trials count, from the first on: another loss that shares the study may have asked for
+            more. None is all of them.
+
     Raises:
-        RaregradeError: there is none.
+        RaregradeError: there is none; says what became of the trials.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    finished = sorted(study.get_trials(deepcopy=False, states=FINISHED), key=root)[:first]
+    complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
     if not complete:
         raise RaregradeError(
-            f"no trial of {study.study_name} came to its end: every training diverged or was stopped. Lower train.lr, "
-            "narrow tune.space, or set tune.pruner=none."
+            f"no trial of {study.study_name} came to its end. {_what_ended(finished)} Change what made them end, which "
+            "begins another study; or, where it was a passing shortage, run `raregrade tune --fresh`."
         )
     sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
     return sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
@@ -213,7 +226,8 @@ def delete_study(shared: SharedStorage, plan: StudyPlan) -> None:
 def _create_or_load(shared: SharedStorage, plan: StudyPlan) -> optuna.Study:
     pruner = optuna.pruners.NopPruner()
     if plan.config is not None:
-        pruner = create_pruner(plan.config, plan.section.train.epochs)
+        epochs, loss = plan.section.train.epochs, plan.section.loss
+        pruner = create_pruner(plan.config, epochs, judged_epochs(plan.section.train, loss))
     study = optuna.create_study(
         study_name=plan.name,
         storage=shared.storage,
@@ -255,12 +269,19 @@ def _fail_dead(shared: SharedStorage, study: optuna.Study) -> None:
     for trial_id in shared.dead_trials(study):
         # One that was only thought dead may come to its end at this very moment: then it counts.
         with contextlib.suppress(UpdateFinishedTrialError):
-            shared.storage.set_trial_user_attr(trial_id, "ended", "died")
+            shared.storage.set_trial_user_attr(trial_id, "ended", DIED)
             shared.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 
+def _what_ended(trials: Sequence[FrozenTrial]) -> str:
+    """How many trials ended for which reason, the most frequent first."""
+    reasons = Counter(str(trial.user_attrs.get("ended", "stopped")) for trial in trials)
+    shown = [f"{number} of {len(trials)}: {reason}." for reason, number in reasons.most_common(_MOST_REASONS)]
+    return " ".join(shown)
+
+
 def _put_back_failed(study: optuna.Study, *, retries: int | None) -> None:
-    """A waiting trial for each failed one that nobody has taken the place of yet.
+    """A waiting trial for each failed one that nobody has taken the place of yet; one that is given up is pruned.
 
     Looked at anew each time, so a process that dies between failing a trial and putting it back loses nothing.
     """
@@ -270,21 +291,29 @@ def _put_back_failed(study: optuna.Study, *, retries: int | None) -> None:
     for trial in failed:
         if trial.number in followed:
             continue
-        deaths = int(trial.user_attrs.get("deaths", 0)) + (trial.user_attrs.get("ended", "died") == "died")
-        if retries is not None and deaths > retries:
-            raise RaregradeError(
-                f"trial {trial.number} of {study.study_name} was given up: its worker died {deaths} times. Most often "
-                "memory ran out: take fewer workers or a smaller batch, or raise tune.retries, and run again."
-            )
+        ended = str(trial.user_attrs.get("ended", DIED))
+        deaths = int(trial.user_attrs.get("deaths", 0)) + ended.startswith((DIED, BROKE_OFF))
+        given_up = retries is not None and deaths > retries
         kept = {k: v for k, v in trial.user_attrs.items() if k.startswith(_INHERITED)}
+        if given_up:
+            kept["ended"] = _given_up(ended, deaths)
         study.add_trial(
             optuna.create_trial(
-                state=TrialState.WAITING,
+                state=TrialState.PRUNED if given_up else TrialState.WAITING,
                 params=trial.params,
                 distributions=trial.distributions,
                 intermediate_values=trial.intermediate_values,
-                user_attrs={**kept, "retry_of": trial.number, "deaths": deaths},
-                system_attrs={k: v for k, v in trial.system_attrs.items() if k == "fixed_params"},
+                user_attrs={**kept, "root": root(trial), "retry_of": trial.number, "deaths": deaths},
+                system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_INHERITED_OF_SYSTEM)},
             )
         )
-        _logger.info("trial %d of %s goes on as another one", trial.number, study.study_name)
+        if given_up:
+            _logger.warning("trial %d of %s: %s", trial.number, study.study_name, kept["ended"])
+        else:
+            _logger.info("trial %d of %s goes on as another one", trial.number, study.study_name)
+
+
+def _given_up(ended: str, deaths: int) -> str:
+    if ended.startswith(BROKE_OFF):
+        return f"given up after {deaths} tries, the last with an {ended}"
+    return f"given up: its worker died {deaths} times, most often because memory ran out; fewer workers need less"

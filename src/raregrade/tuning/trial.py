@@ -2,11 +2,15 @@
 
 Whatever kills the process, nothing that is finished is trained twice: an epoch is in the checkpoint, which is named by
 settings, seed and fold and not by the trial, and a finished repeat in the trial, whose successor inherits it.
+
+A trial that cannot be trained (too little memory, a loss that refuses its parameters) ends as pruned, with the reason:
+it tells the sampler that such values are bad, and the study goes on.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +19,12 @@ import optuna
 from optuna.trial import TrialState
 
 from raregrade import __version__
+from raregrade.atomic import WriteError
 from raregrade.config import TrainSection
 from raregrade.config.metrics import LOWER_IS_BETTER
+from raregrade.config.training import share_epochs
 from raregrade.config.tuned import with_values
-from raregrade.errors import InterruptedRunError
+from raregrade.errors import DataError, InterruptedRunError, ModelError, UserError
 from raregrade.tracking.studies import TrialLog
 from raregrade.training.checkpoint import open_checkpoint, run_key
 from raregrade.training.loop import fit
@@ -28,15 +34,19 @@ from raregrade.tuning.plan import TunePlan
 from raregrade.tuning.pruning import repeat_step
 from raregrade.tuning.study import StudyPlan, Unit, suggest
 
+# What is no fault of a trial's values: the disk, the dataset, the weights to start from.
+_NOT_OF_THE_TRIAL = (WriteError, DataError, ModelError)
+
 
 class PrunedError(Exception):
-    """The pruner stops the trial."""
+    """The trial ends before its end; says why."""
 
 
 def run_trial(plan: TunePlan, study_plan: StudyPlan, trial: optuna.Trial, log: TrialLog) -> TrialState:
     """Train ``trial`` and tell its study what it came to.
 
-    A training that diverges ends its trial as pruned: such settings are bad, and say so to the sampler.
+    A training that diverges or cannot be carried out ends its trial as pruned: such settings are bad, and say so to the
+    sampler.
 
     Returns:
         COMPLETE or PRUNED; FAIL where another worker has taken the trial over meanwhile, and the outcome is dropped.
@@ -45,7 +55,10 @@ def run_trial(plan: TunePlan, study_plan: StudyPlan, trial: optuna.Trial, log: T
         InterruptedRunError: SIGINT or SIGTERM arrived; epochs and repeats that are finished are kept.
     """
     values = suggest(trial, study_plan.spaces)
-    section = with_values(study_plan.section, values)
+    try:
+        section = with_values(study_plan.section, values)
+    except UserError as err:
+        return _tell(trial, TrialState.PRUNED, None, _impossible(err), log)
     log.log_params(
         {
             "study": study_plan.name,
@@ -59,11 +72,19 @@ def run_trial(plan: TunePlan, study_plan: StudyPlan, trial: optuna.Trial, log: T
         results = [run.repeat(repeat, unit) for repeat, unit in enumerate(_units(study_plan, trial))]
     except PrunedError as err:
         return _tell(trial, TrialState.PRUNED, None, str(err), log)
-    except TrainingDivergedError as err:
-        return _tell(trial, TrialState.PRUNED, None, f"diverged: {err}", log)
     value = math.fsum(results) / len(results)
     log.log_metrics({study_plan.metric: value})
     return _tell(trial, TrialState.COMPLETE, value, "", log)
+
+
+def _impossible(err: UserError) -> str:
+    """The problem without the advice, since a change of params.yaml would begin another study."""
+    return f"cannot be trained: {_problem(err)}"
+
+
+def _problem(err: Exception) -> str:
+    """The first sentence of an error, without its full stop."""
+    return re.split(r"\.\s+(?=[A-Z])", " ".join(str(err).split()), maxsplit=1)[0].rstrip(".")
 
 
 def _units(study_plan: StudyPlan, trial: optuna.Trial) -> Sequence[Unit]:
@@ -124,9 +145,15 @@ class _Run:
                 result = fit(
                     self.section, dataset, seed=unit.seed, metric=metric, reporter=reporter, checkpoint=checkpoint
                 )
-            except PrunedError:
-                checkpoint.remove()
+            except _NOT_OF_THE_TRIAL:
                 raise
+            except (PrunedError, TrainingDivergedError, UserError) as err:
+                checkpoint.remove()
+                self.trial.set_user_attr("unfinished_epochs", reporter.trained)
+                if isinstance(err, PrunedError):
+                    raise
+                reason = f"diverged: {_problem(err)}" if isinstance(err, TrainingDivergedError) else _impossible(err)
+                raise PrunedError(reason) from err
             checkpoint.remove()
         return {
             "value": result.best_value,
@@ -138,13 +165,22 @@ class _Run:
 
 
 class _TrialReporter(Reporter):
-    """Hands the epochs of a repeat to the log, and those of the first to the pruner."""
+    """Hands the epochs of a repeat to the log, and to the pruner those of the first that its value is made of.
+
+    These are the epochs of the last stage of training, counted from its beginning.
+
+    Attributes:
+        trained: epochs that are behind the repeat.
+    """
 
     def __init__(self, run: _Run, *, repeat: int) -> None:
         self.trial = run.trial
         self.log = run.log
         self.metric = run.study_plan.metric
-        self.epochs = run.section.train.epochs
+        epochs = run.section.train.epochs
+        self.judged = share_epochs(epochs, run.section.loss.params.stage_shares)[-1]
+        self.before = epochs - self.judged
+        self.trained = 0
         self.repeat = repeat
         self.prune = run.study_plan.config is not None and repeat == 0
         self.resumed_at = 0
@@ -162,12 +198,12 @@ class _TrialReporter(Reporter):
             self._note(row)
 
     def epoch(self, row: dict[str, float], *, best: bool) -> None:
-        del best  # of its stage; the trial is judged by the best epoch of all
+        del best  # the trial's own best is kept here, also of epochs that a dead worker trained
         epoch = int(row["epoch"])
         self.log.log_epoch({k: v for k, v in row.items() if k != "epoch"}, epoch, self.repeat)
         new = self._note(row)
-        if self.prune and new and epoch < self.epochs and self.trial.should_prune():
-            raise PrunedError(f"stopped after epoch {epoch} of {self.epochs}")
+        if self.prune and new and epoch < self.before + self.judged and self.trial.should_prune():
+            raise PrunedError(f"stopped after epoch {epoch} of {self.before + self.judged}")
 
     def report(self, value: float, step: int) -> bool:
         """Report ``value`` unless ``step`` is known already; whether it was new."""
@@ -178,10 +214,14 @@ class _TrialReporter(Reporter):
         return True
 
     def _note(self, row: dict[str, float]) -> bool:
+        self.trained = int(row["epoch"])
+        step = self.trained - self.before
+        if step < 1:
+            return False
         value = row[f"val_{self.metric}"]
         better = min if self.metric in LOWER_IS_BETTER else max
         self._best = value if math.isnan(self._best) else better(self._best, value)
-        return self.prune and self.report(self._best, int(row["epoch"]))
+        return self.prune and self.report(self._best, step)
 
 
 def interrupted(err: BaseException) -> bool:

@@ -32,6 +32,7 @@ from raregrade.tracking.studies import StudyLog, open_study_log
 from raregrade.tuning.plan import TunePlan
 from raregrade.tuning.storage import SharedStorage, is_sqlite, open_storage
 from raregrade.tuning.study import (
+    BROKE_OFF,
     StudyPlan,
     best_trials,
     claim,
@@ -80,7 +81,7 @@ def work(plan: TunePlan) -> int:
 
 def confirmation_plans(searches: list[_Open], plan: TunePlan) -> list[StudyPlan]:
     """The confirmations that the outcome of finished ``searches`` asks for, each once."""
-    best = [best_trials(search.study)[0].params for search in searches]
+    best = [best_trials(search.study, search.plan.trials)[0].params for search in searches]
     arms = plan.confirmations(best[0], best[1] if len(best) > 1 else None)
     return list({arm.name: arm for arm in arms.values()}.values())
 
@@ -160,12 +161,18 @@ def _carry_out(plan: TunePlan, shared: SharedStorage, item: _Open, trial: optuna
     except UpdateFinishedTrialError:
         state = TrialState.FAIL
     except BaseException as err:
-        reason = "interrupted" if interrupted(err) else f"error: {err}"
-        give_back(shared, trial, item.plan, reason)
-        log.close("INTERRUPTED" if interrupted(err) else "FAIL", reason)
+        give_back(shared, trial, item.plan, _reason(err))
+        log.close("INTERRUPTED" if interrupted(err) else "FAIL", _reason(err))
         raise
     _say(item, trial, state, time.monotonic() - started)
     return int(state != TrialState.FAIL)
+
+
+def _reason(err: BaseException) -> str:
+    """Why a worker gives a trial back. Only what nobody foresaw counts as a death of the trial."""
+    if interrupted(err):
+        return "interrupted"
+    return f"broke off: {err}" if isinstance(err, RaregradeError) else f"{BROKE_OFF}{type(err).__name__}: {err}"
 
 
 def _say(item: _Open, trial: optuna.Trial, state: TrialState, seconds: float) -> None:
@@ -223,7 +230,8 @@ class _Crew:
         self.searches = searches
         self.context = multiprocessing.get_context("spawn")
         self.members: dict[Any, connection.Connection] = {}
-        self.deaths = 0
+        self.deaths = 0  # since a trial was finished last
+        self.finished = 0
 
     def run(self) -> None:
         """Until every worker has come to the end of the work.
@@ -263,16 +271,27 @@ class _Crew:
             return
         if problem is not None:
             raise problem
-        self.deaths += 1
-        finished = sum(counts(search.study).finished for search in self.searches)
-        if self.deaths > (self.plan.storage.retries + 1) * self.number + finished:
+        finished = self._finished()
+        self.deaths = 1 if finished > self.finished else self.deaths + 1
+        self.finished = max(self.finished, finished)
+        # By then a trial that kills its workers is given up, whichever of them it met.
+        if self.deaths > (self.plan.storage.retries + 1) * self.number:
             raise RaregradeError(
-                f"workers died {self.deaths} times (the last with exit code {member.exitcode}). Most often memory ran "
-                "out: take fewer workers or a smaller batch, and run again."
+                f"workers died {self.deaths} times while no trial was finished (the last with exit code "
+                f"{member.exitcode}). Most often memory ran out: take fewer workers (--workers), and run again."
             )
         cause = f"by signal {-member.exitcode}" if member.exitcode < 0 else f"with exit code {member.exitcode}"
         print(f"a worker ended {cause}; another one takes its place", file=sys.stderr, flush=True)
         self._start()
+
+    def _finished(self) -> int:
+        """Trials that are behind the searches, and behind their confirmations once these are what is left."""
+        studies = [search.study for search in self.searches]
+        if not any(counts(study).open for study in studies):
+            with _quiet_optuna():
+                plans = confirmation_plans(self.searches, self.plan)
+                studies += [open_study(self.shared, study) for study in plans]
+        return sum(counts(study).finished for study in studies)
 
     def _stop_all(self) -> None:
         """Ask the workers that are left to save and stop, and wait until they have."""
