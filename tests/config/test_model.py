@@ -62,7 +62,7 @@ def test_the_selection_metric_defaults_to_the_usual_one_of_the_task(task: str, m
         ("compare.losses", ["ce", "ce"], "compare.losses: given more than once: ce"),
         ("compare.seeds", [1, 2, 1], "compare.seeds: given more than once: 1"),
         ("compare.baseline", "strong", "compare.baseline: 'strong' is not one of the compared losses (ce, cdw_ce)"),
-        ("gate", [{"metric": "test_qwk", "threshold": 0.4}], "threshold and min_absolute_change read val_* metrics only"),
+        ("gate", [{"metric": "test_qwk", "threshold": 0.4}], "threshold and min_absolute_change read val_* metrics"),
         ("gate", [{"metric": "val_qwk"}], "give threshold, min_absolute_change, superior or non_inferior"),
         (
             "gate",
