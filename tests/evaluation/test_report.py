@@ -12,10 +12,12 @@ import pytest
 
 from raregrade.errors import DataError
 from raregrade.evaluation import figures
+from raregrade.evaluation.decision_fit import FittedDecision
 from raregrade.evaluation.metrics import compute_metrics, confusion_matrix
 from raregrade.evaluation.predictions import Predictions, make_predictions, read_predictions
 from raregrade.evaluation.report import Judged, write_report
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision
 
 CARD = {
     "loss": {"name": "strong", "kind": "cdw_ce", "params": {"power": 2.0}},
@@ -44,8 +46,61 @@ def test_report_json_says_what_was_judged(tmp_path: Path, draw, ordinal: LabelSp
     assert (report["loss"], report["kind"], report["seed"]) == ("strong", "cdw_ce", 3)
     assert (report["model"], report["git_commit"], report["dataset"]) == ("f00d", "1234", CARD["dataset"])
     assert LabelSpace.from_json(report["label_space"]) == ordinal
-    low, high = report["intervals"]["test_qwk"]
+    found = report["intervals"]["test_qwk"]
+    low, high = found["low"], found["high"]
     assert low < json.loads((tmp_path / "r" / "metrics.json").read_text())["test_qwk"] < high
+
+
+def test_a_report_is_decided_by_the_rule_that_it_names(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
+    predictions = draw(ordinal, strength=1.0)
+    median = Decision("median")
+    fitted = FittedDecision(median, "median was chosen", (("qwk", 0.5),))
+    metrics = write_report(predictions, tmp_path / "r", Judged("t", decision=fitted))
+    expected = compute_metrics(predictions.targets("test"), predictions.probs("test"), ordinal, median)
+    assert (
+        metrics["test_qwk"]
+        == expected["qwk"]
+        != compute_metrics(predictions.targets("test"), predictions.probs("test"), ordinal)["qwk"]
+    )
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["decision"] == {"rule": "median"}
+    table = pd.read_csv(tmp_path / "r" / "confusion.csv", keep_default_na=False)
+    decided = median.decide(predictions.probs("test"))
+    assert table["predicted"].tolist() == [ordinal.classes[i] for i in decided]
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "decided by median" in page
+    assert "Median was chosen. Cross-validated within validation: qwk 0.500." in page
+
+
+def test_alarms_and_warnings_stand_before_the_numbers(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
+    frame = draw(ordinal, images=600).frame.copy()
+    frame["prob_none"] += frame["prob_severe"]
+    frame["prob_severe"] = 0.0
+    judged = Judged("t", data_warnings=["12 images are the same"])
+    write_report(Predictions(frame, ordinal), tmp_path / "r", judged)
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert page.index("This model never predicts severe") < page.index('class="cards"')
+    assert page.index("12 images are the same") < page.index('class="cards"')
+    alarms = json.loads((tmp_path / "r" / "report.json").read_text())["alarms"]
+    assert {(a["kind"], a["class_name"]) for a in alarms} == {("never_predicted", "severe")}
+    assert {a["split"] for a in alarms} == {"val", "test"}
+
+
+def test_patients_with_the_class_stand_beside_it_and_too_few_have_no_interval(
+    tmp_path: Path, draw, ordinal: LabelSpace
+) -> None:
+    frame = draw(ordinal, images=240).frame
+    severe = frame["target"] == 3
+    few = frame[~severe | (frame["group_id"].isin(frame.loc[severe, "group_id"].unique()[:9]))]
+    write_report(Predictions(few.reset_index(drop=True), ordinal), tmp_path / "r", Judged("t"))
+    row = json.loads((tmp_path / "r" / "report.json").read_text())["classes"]["test"][3]
+    held = few[(few["split"] == "test") & (few["target"] == 3)]
+    assert row["positives"] == held["group_id"].nunique() < 8
+    assert row["support"] == len(held)
+    assert row["auroc_interval"] is None
+    assert row["auroc_note"] == row["f1_note"] == "too few"
+    assert row["recall_interval"] is not None
+    assert "too few" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_predictions_of_another_program_need_no_card(tmp_path: Path, draw, ordinal: LabelSpace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from raregrade.data.sources.decode import load_image
 from raregrade.errors import DataError, ModelError
 from raregrade.labels import LabelSpace
+from raregrade.models.decisions import Decision, default_decision, with_decision
 from raregrade.serving.predictor import Predictor, decide
 
 MakeModel = Callable[..., Path]
@@ -64,8 +66,23 @@ def test_a_multilabel_model_names_every_finding_that_is_present(make_model: Make
     (prediction,) = Predictor(make_model("multilabel")).predict([_save(tmp_path / "x.png", (40, 40))])
     assert prediction.grade == [name for name, p in prediction.probabilities.items() if p > 0.5]
     space = LabelSpace("multilabel", ("a", "b", "c"))
-    assert decide(np.array([0.9, 0.5, 0.51]), space) == ["a", "c"]
-    assert decide(np.array([0.1, 0.2, 0.3]), space) == []
+    probs = np.array([[0.9, 0.5, 0.51], [0.1, 0.2, 0.3]])
+    assert decide(probs, space, default_decision(space)) == [["a", "c"], []]
+    assert decide(probs, space, Decision("threshold", thresholds=(0.95, 0.4, 0.2))) == [["b", "c"], ["c"]]
+
+
+def test_a_model_decides_by_the_rule_of_its_card(make_model: MakeModel, tmp_path: Path) -> None:
+    folder = make_model()
+    image = _save(tmp_path / "x.png", (40, 40))
+    (before,) = Predictor(folder).predict([image])
+    classes = list(before.probabilities)
+    always_last = tuple(tuple(float(j != len(classes) - 1) for j in range(len(classes))) for _ in classes)
+    card = json.loads((folder / "model.json").read_text())
+    decided = with_decision(card, Decision("expected_cost", costs=always_last))
+    (folder / "model.json").write_text(json.dumps(decided))
+    (after,) = Predictor(folder).predict([image])
+    assert after.grade == classes[-1]
+    assert after.probabilities == before.probabilities
 
 
 def test_no_image_gives_no_prediction(make_model: MakeModel) -> None:

@@ -127,6 +127,7 @@ def evaluate(
         metrics = judge_predictions(part, predictions, labels, out, tracking=tracking)
     else:
         raise UserError("evaluate: give either --model and --data, or --predictions and --labels.")
+    _print_judgement(out)
     _print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
 
@@ -167,6 +168,20 @@ def show(
         result = read_json(registered, "`raregrade register` writes it.")
         print_registration(result)
         print_next_steps(result, read_params(params, set_, preset).data.path)
+
+
+def _print_judgement(out: Path) -> None:
+    """Print how the model was decided, and what speaks against it or the data."""
+    from raregrade.evaluation.words import alarm_texts
+    from raregrade.models.decisions import Decision
+
+    report = read_json(out / "report.json", "`raregrade evaluate` writes it.")
+    for text in report["data_warnings"]:
+        print(f"warning: {text}")
+    for text in alarm_texts(report["alarms"]):
+        print(f"alarm: the model {text}")
+    how = f" ({report['decision_fit']['how']})" if report["decision_fit"] else ""
+    print(f"decided by: {Decision.from_json(report['decision'])}{how}")
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:
