@@ -6,7 +6,8 @@ treatment, and seeds are nested in losses. This module is the method of Obuchows
 Comput. 24 (1995), 285) with the degrees of freedom of Hillis (Stat. Med. 26 (2007), 596; for readers nested in
 treatments Stat. Med. 33 (2014), 330), and for folds of cross-validation the corrected resampled t-test of Nadeau and
 Bengio (Machine Learning 52 (2003), 239). What can be claimed with how much doubt is ``claim``'s; nothing here knows a
-metric, a file or a loss.
+metric, a file or a loss. ``docs/statistics.md`` says why each choice was made, and ``benchmarks/verdict.py`` measures
+what they let pass.
 
 Shape legend: S seeds of a loss, M models, G groups (patients), k folds.
 """
@@ -23,6 +24,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 POWER = 0.8
 _MOST_SEEDS = 1000
+# The variance over two seeds is so rough that it is often far too small, and its degrees of freedom then far too many:
+# with two seeds on a side they are those of two pairs, whatever the patients add.
+_DF_OF_TWO_SEEDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ def difference(
 
     Var = s²_a/S_a + s²_b/S_b + max(Cov2_a + Cov2_b - 2 Cov3, 0), where s² is the variance of the metric over the seeds
     of a loss, Cov2 the mean covariance over patients between two seeds of one loss, and Cov3 that between a seed of one
-    and a seed of the other. The losses may have different numbers of seeds.
+    and a seed of the other. Each loss has an s² of its own, as in Welch's test: losses differ in how much luck their
+    training needs. Where the losses have different numbers of seeds, that is too sure of itself if the loss with fewer
+    seeds is by luck the steadier one; there one s² for both is tried as well (Hillis' mean square of readers within
+    treatments), and the wider of the two intervals counts.
 
     Args:
         values_a: [S_a], the metric of each seed of the first loss.
@@ -128,8 +135,7 @@ def difference(
     own_a, own_b = covariance[: len(a), : len(a)], covariance[len(a) :, len(a) :]
     case = max(_between(own_a) + _between(own_b) - 2 * float(covariance[: len(a), len(a) :].mean()), 0.0)
     parts = (float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b))
-    total, df = _total(parts, (len(a), len(b)), case, case_df)
-    error = math.sqrt(total)
+    error, df = _error(parts, (len(a), len(b)), case, case_df, confidence)
     if _negligible(error, a, b):
         p = 1.0 if abs(mean) <= _rounding(a, b) else None
         return Difference(mean, 0.0, None, None, None, p, False, sum(parts), case, parts)
@@ -212,9 +218,9 @@ def power(found: Difference, seeds: tuple[int, int], *, case_df: float, confiden
     variances = tuple(part * n for part, n in zip(found.training_parts, seeds, strict=True))
 
     def reached(count: int) -> bool:
-        parts = tuple(variance / count for variance in variances)
-        total, df = _total(parts, (count, count), found.case_variance, case_df)
-        return total > 0 and _power(abs(found.mean) / math.sqrt(total), df, level) >= POWER
+        parts = (variances[0] / count, variances[1] / count)
+        error, df = _error(parts, (count, count), found.case_variance, case_df, confidence)
+        return error > 0 and _power(abs(found.mean) / error, df, level) >= POWER
 
     if not reached(_MOST_SEEDS):
         return Power(detectable, None)
@@ -229,6 +235,22 @@ def _between(covariance: Floats) -> float:
     """Mean covariance between two different seeds."""
     seeds = len(covariance)
     return float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
+
+
+def _error(
+    training: tuple[float, float], seeds: tuple[int, int], case: float, case_df: float, confidence: float
+) -> tuple[float, float]:
+    """Standard error of a difference and its degrees of freedom, from s²/S of each loss and the variance over patients."""
+    most = _DF_OF_TWO_SEEDS if min(seeds) == 2 else math.inf
+    total, df = _total(training, seeds, case, case_df)
+    found = (math.sqrt(total), min(df, most))
+    if seeds[0] == seeds[1]:
+        return found
+    within = sum(seeds) - len(seeds)
+    pooled = math.fsum(part * n * (n - 1) for part, n in zip(training, seeds, strict=True)) / within
+    part = pooled * (1 / seeds[0] + 1 / seeds[1])
+    total, df = _total((part,), (within + 1,), case, case_df)
+    return max(found, (math.sqrt(total), min(df, most)), key=lambda pair: pair[0] * _quantile(pair[1], confidence))
 
 
 def _total(training: Sequence[float], seeds: Sequence[int], case: float, case_df: float) -> tuple[float, float]:
@@ -248,12 +270,16 @@ def _negligible(error: float, *values: Floats) -> bool:
 
 
 def _limits(mean: float, error: float, df: float, confidence: float) -> tuple[float | None, float | None]:
-    from scipy.stats import t as student  # noqa: PLC0415
-
     if error == 0:
         return None, None
-    reach = float(student.ppf((1 + confidence) / 2, max(df, 1.0))) * error
+    reach = _quantile(df, confidence) * error
     return mean - reach, mean + reach
+
+
+def _quantile(df: float, confidence: float) -> float:
+    from scipy.special import stdtrit  # noqa: PLC0415 - takes a second
+
+    return float(stdtrit(max(df, 1.0), (1 + confidence) / 2))
 
 
 def _two_sided(statistic: float, df: float) -> float:
