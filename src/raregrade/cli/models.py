@@ -145,7 +145,8 @@ def predict(
             from raregrade.registry import fetch_model
 
             folder = fetch_model(model, tracking_of(read_params(params, set_, preset)), Path(scratch))
-        predictions = Predictor(folder).predict(images)
+        predictor = Predictor(folder)
+        predictions = predictor.predict(images)
     if as_json:
         print(json.dumps([asdict(p) for p in predictions], indent=2))
         return
@@ -156,6 +157,7 @@ def predict(
         for p in predictions
     ]
     print_table(["image", "grade", *classes], rows)
+    print(f"decided by: {predictor.model.decision}")
 
 
 def _print_promotion(result: PromotionResult, *, dry_run: bool = False) -> None:
