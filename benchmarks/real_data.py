@@ -1,16 +1,18 @@
 """Compare the losses on real images: prepare, train, evaluate and compare, by raregrade's own commands.
 
     python benchmarks/real_data.py retinamnist --data FOLDER
+    python benchmarks/real_data.py brixia      --data FOLDER
     python benchmarks/real_data.py ham10000    --data FOLDER
 
-FOLDER (default: the environment variable RAREGRADE_REAL_DATA) holds ``medmnist/retinamnist.npz`` and
-``ham10000_200x150/``. Results go to ``.raregrade/benchmarks/<name>``; a run that is already there is not repeated,
+FOLDER (default: the environment variable RAREGRADE_REAL_DATA) holds ``medmnist/retinamnist.npz``,
+``brixia_severity_cxr/`` and ``ham10000_200x150/``. Results go to ``.raregrade/benchmarks/<name>``; a run that is already there is not repeated,
 an interrupted one is resumed. Prints every command with its seconds, then the comparison table.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import shlex
 import subprocess
@@ -20,7 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RAW = {"retinamnist": "medmnist/retinamnist.npz", "ham10000": "ham10000_200x150"}
+RAW = {
+    "retinamnist": "medmnist/retinamnist.npz",
+    "brixia": "brixia_severity_cxr",
+    "ham10000": "ham10000_200x150",
+}
+# Of the sum over six lung zones, each 0 to 3.
+_GRADES = (("none", 0), ("mild", 6), ("moderate", 12), ("severe", 18))
 
 
 def main() -> int:
@@ -38,9 +46,12 @@ def main() -> int:
 
     config = ROOT / "configs" / "benchmarks" / f"{options.name}.yaml"
     params = load_params(config, options.set)
-    settings = ["--params", str(config.relative_to(ROOT)), "--set", f"data.path={options.data / RAW[options.name]}"]
-    settings += [part for override in options.set for part in ("--set", override)]
     out = options.out or Path(".raregrade/benchmarks") / options.name
+    raw = options.data / RAW[options.name]
+    if options.name == "brixia":
+        raw = _graded(raw, out / "raw")
+    settings = ["--params", str(config.relative_to(ROOT)), "--set", f"data.path={raw}"]
+    settings += [part for override in options.set for part in ("--set", override)]
 
     _run(["raregrade", "prepare", "--out", str(out / "prepared"), *settings], made=out / "prepared/dataset.json")
 
@@ -56,6 +67,22 @@ def main() -> int:
         list(pool.map(lambda run: train_and_evaluate(*run), runs))
     _run(["raregrade", "compare", str(out / "reports"), "--out", str(out / "comparison"), *settings], made=None)
     return 0
+
+
+def _graded(raw: Path, folder: Path) -> Path:
+    """The senior reader's global Brixia score in four grades. Images without a patient are patients of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "images").exists():
+        (folder / "images").symlink_to((raw / "images").resolve())
+    with (raw / "labels.csv").open(encoding="utf-8", newline="") as source:
+        rows = list(csv.DictReader(source))
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(("filename", "grade", "patient"))
+        for row in rows:
+            grade = next(name for name, highest in _GRADES if int(row["S-Global"]) <= highest)
+            writer.writerow((row["filename"], grade, row["patientid"] or row["filename"]))
+    return folder
 
 
 def _run(command: list[str], made: Path | None) -> None:
