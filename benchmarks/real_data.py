@@ -5,8 +5,9 @@
     python benchmarks/real_data.py ham10000    --data FOLDER
 
 FOLDER (default: the environment variable RAREGRADE_REAL_DATA) holds ``medmnist/retinamnist.npz``,
-``brixia_severity_cxr/`` and ``ham10000_200x150/``. Results go to ``.raregrade/benchmarks/<name>``; a run that is already there is not repeated,
-an interrupted one is resumed. Prints every command with its seconds, then the comparison table.
+``brixia_severity_cxr/`` and ``ham10000_200x150/``. Results go to ``.raregrade/benchmarks/<name>``; a run that is
+already there is not repeated, an interrupted one is resumed. Prints every command with its seconds, then the
+comparison table.
 """
 
 from __future__ import annotations
