@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,20 +59,21 @@ def test_joined_patients_that_leave_too_few_for_a_class_are_named(image_folder: 
         prepare_dataset(image_folder.config(), 1, tmp_path / "out")
 
 
-@pytest.mark.parametrize("new", ["p09", "a09"])
+@pytest.mark.parametrize("new", ["p99", "a99"])
 def test_a_new_patient_who_shares_an_image_joins_the_known_one(
     image_folder: ImageFolder, tmp_path: Path, new: str
 ) -> None:
-    table = image_folder.table.replace({"patient": {"p09": new}})
-    image_folder.table = table[:18]
     before = prepare_dataset(image_folder.config(), 1, tmp_path / "before").manifest
-    image_folder.table = table
-    for name in ("00_0", "03_0", "06_0"):
-        copy(image_folder, name, "09_0")
-        config = image_folder.config()
+    known = image_folder.table
+    # With these shares a new patient would be dealt to test.
+    shares = {"val": 0.05, "test": 0.49, "folds": 2}
+    for name in known["filename"]:
+        copy(image_folder, name[7:-4], "99_0")
+        row = known[known["filename"] == name].assign(filename="images/99_0.png", patient=new)
+        image_folder.table = pd.concat([known, row], ignore_index=True)
+        config = image_folder.config(split=shares)
         after = prepare_dataset(config, 1, tmp_path / "after", previous=tmp_path / "before").manifest
-        home = before.loc[before["image_id"] == f"images/{name}.png", "split"].item()
-        assert after.loc[after["group_id"] == new, "split"].tolist() == [home, home]
+        assert after["split"].iloc[-1] == before.loc[before["image_id"] == name, "split"].item()
 
 
 def test_copies_in_known_patients_of_different_splits_are_refused(image_folder: ImageFolder, tmp_path: Path) -> None:
