@@ -6,7 +6,6 @@ here knows which model made the predictions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +17,21 @@ import pandas as pd
 
 from raregrade.atomic import atomic_file
 from raregrade.errors import DataError
-from raregrade.labels import LabelSpace
-from raregrade.names import (
-    ClassNames,
-    is_missing,
-    normalised,
-    number,
-    outsized_id,
-    patient_like,
-    suspicious_ids,
-    unit_of,
+from raregrade.evaluation.prediction_columns import (
+    Source,
+    class_indices,
+    first_true,
+    labels_of,
+    names_of,
+    numbers_of,
+    probabilities_of,
+    texts_of,
 )
+from raregrade.labels import LabelSpace
+from raregrade.names import is_missing, normalised, outsized_id, patient_like, suspicious_ids, unit_of
 from raregrade.tables import check_alike, check_unique, read_text_table
 
 SPLITS = ("train", "val", "test")
-_TRUTH = ClassNames(("0", "1"))  # of a 0/1 label
 # Probabilities rounded to three or four decimals by another program still pass.
 SUM_TOLERANCE = 1e-3
 
@@ -127,7 +126,7 @@ def make_predictions(
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"the columns of the predictions differ in length: {lengths}")
-    return _checked(pd.DataFrame(columns), label_space, _Source("predictions", first_row=0))
+    return _checked(pd.DataFrame(columns), label_space, Source("predictions", first_row=0))
 
 
 def _names_of(indices: npt.NDArray[Any], label_space: LabelSpace) -> npt.NDArray[Any]:
@@ -189,8 +188,8 @@ def read_predictions(path: Path, label_space: LabelSpace) -> Predictions:
         table = read_text_table(path)
         columns = {name: list(cells) for name, cells in zip(table.columns, zip(*table.rows, strict=True), strict=False)}
         frame = pd.DataFrame(columns, index=list(table.lines), columns=list(table.columns), dtype=object)
-        return _checked(frame, label_space, _Source(str(path), first_row=0, row="line", notes=table.notes))
-    return _checked(_read_parquet(path), label_space, _Source(str(path), first_row=1))
+        return _checked(frame, label_space, Source(str(path), first_row=0, row="line", notes=table.notes))
+    return _checked(_read_parquet(path), label_space, Source(str(path), first_row=1))
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -209,20 +208,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame.set_axis([normalised(str(name)) for name in frame.columns], axis=1).reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a table came from, to name it and its rows in errors: ``first_row`` is the number of index 0."""
-
-    name: str
-    first_row: int
-    row: str = "row"
-    notes: tuple[str, ...] = ()
-
-    def at(self, index: Any) -> str:
-        return f"{self.name}, {self.row} {int(index) + self.first_row}"
-
-
-def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> Predictions:
+def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: Source) -> Predictions:
     """The table with its columns typed, in a fixed order, and every check passed."""
     if len(frame) == 0:
         raise DataError(f"{source.name}: holds no rows; give one row an image")
@@ -230,9 +216,9 @@ def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> P
     assumptions = list(source.notes)
     # The index is the position in the file until the end: errors name rows by it.
     result = pd.DataFrame(index=frame.index)
-    result["image_id"] = _names(frame, "image_id", source)
+    result["image_id"] = names_of(frame, "image_id", source)
     if "group_id" in frame:
-        result["group_id"] = _names(frame, "group_id", source)
+        result["group_id"] = names_of(frame, "group_id", source)
         assumptions += suspicious_ids(result["group_id"], "group") + outsized_id(result["group_id"].tolist(), "group")
     else:
         _check_no_patients(frame, source)
@@ -242,28 +228,28 @@ def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> P
             "patient has several images"
         )
     if "split" in frame:
-        result["split"] = _names(frame, "split", source)
+        result["split"] = names_of(frame, "split", source)
     else:
         result["split"] = "test"
         assumptions.append(f"there is no column split: all {len(frame)} rows are taken as the test split")
     if label_space.task == "multilabel":
         for column in label_space.target_columns:
-            result[column] = _label(frame[column], column, source)
+            result[column] = labels_of(frame[column], column, source)
     else:
-        result["target"], assumed = _class_index(frame["target"], label_space, source)
+        result["target"], assumed = class_indices(frame["target"], label_space, source)
         assumptions += assumed
     for column in label_space.prob_columns:
-        result[column] = _probability(frame[column], column, source)
+        result[column] = probabilities_of(frame[column], column, source)
     if label_space.task != "multilabel":
         _check_sums(result[label_space.prob_columns], source)
     _check_identity(result, source)
     extra = [c for c in frame.columns if c.startswith(("logit_", "embedding_"))]
-    values = {c: _number(frame[c], c, source) for c in extra}
+    values = {c: numbers_of(frame[c], c, source) for c in extra}
     result = pd.concat([result, pd.DataFrame(values, index=result.index)], axis=1)
     return Predictions(result.reset_index(drop=True), label_space, tuple(assumptions))
 
 
-def _check_columns(frame: pd.DataFrame, label_space: LabelSpace, source: _Source) -> None:
+def _check_columns(frame: pd.DataFrame, label_space: LabelSpace, source: Source) -> None:
     columns = [str(c) for c in frame.columns]
     needed = ["image_id", *label_space.target_columns, *label_space.prob_columns]
     check_unique(columns, source.name)
@@ -277,10 +263,10 @@ def _check_columns(frame: pd.DataFrame, label_space: LabelSpace, source: _Source
     check_alike(columns, [*needed, "group_id", "split"], source.name)
 
 
-def _check_no_patients(frame: pd.DataFrame, source: _Source) -> None:
+def _check_no_patients(frame: pd.DataFrame, source: Source) -> None:
     """Refuse a table that names patients, in a column that is not read, with several images each."""
     for column in patient_like([str(c) for c in frame.columns]):
-        ids = [text for text in _texts(frame[column]) if not is_missing(text)]
+        ids = [text for text in texts_of(frame[column]) if not is_missing(text)]
         if len(set(ids)) < len(ids):
             raise DataError(
                 f"{source.name}: has no column group_id, but the column {column} looks like the patient, with "
@@ -289,131 +275,36 @@ def _check_no_patients(frame: pd.DataFrame, source: _Source) -> None:
             )
 
 
-def _texts(values: pd.Series[Any]) -> list[str]:
-    """Each value as normalised text: 3.0 in a column of floats is "3", what is missing is ""."""
-    return [normalised(_text(v)) for v in values.astype(object)]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (float, np.floating)):
-        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
-    return "" if value is None or value is pd.NA else str(value)
-
-
-def _names(frame: pd.DataFrame, column: str, source: _Source) -> pd.Series[Any]:
-    names = pd.Series(_texts(frame[column]), index=frame.index, dtype=object)
-    empty = names.map(is_missing).astype(bool)
-    if empty.any():
-        row = _first(empty)
-        written = f": {names[row]!r} stands for a missing value" if names[row] else ""
-        raise DataError(f"{source.at(row)}: {column} is empty{written}; every row needs one")
-    return names
-
-
-def _class_index(values: pd.Series[Any], label_space: LabelSpace, source: _Source) -> tuple[pd.Series[Any], list[str]]:
-    """Class positions as int64 from names or, where no class is called by a number, from positions; assumptions."""
-    classes, texts = ClassNames(label_space.classes), _texts(values)
-    named = pd.Series([classes.find(text) for text in texts], index=values.index, dtype="Int64")
-    if named.notna().all():
-        return named.astype(np.int64), []
-    positions = pd.Series([_position(text, label_space.num_classes) for text in texts], values.index, dtype="Int64")
-    listed = ", ".join(label_space.classes)
-    if not classes.are_numbers and positions.notna().all():
-        assumed = f"target holds numbers, and the classes are names: taken as positions from 0 in {listed}"
-        return positions.astype(np.int64), [assumed]
-    # A few wrong values among names are reported as wrong names.
-    by_name = classes.are_numbers or named.notna().any()
-    row = _first(named.isna() if by_name else positions.isna())
-    allowed = listed if classes.are_numbers else f"{listed}, or for all rows their positions from 0"
-    hint = ""
-    if classes.are_numbers and positions.notna().all():
-        hint = (
-            f". As positions from 0 all targets would fit (0 for {label_space.classes[0]!r}), but where classes are "
-            "called by numbers a number is a name: write the class names"
-        )
-    raise DataError(
-        f"{source.at(row)}: target {_show(values[row])} is not one of the classes; allowed: {allowed}{hint}"
-    )
-
-
-def _position(text: str, num_classes: int) -> int | None:
-    value = number(text)
-    return int(value) if value is not None and value in range(num_classes) else None
-
-
-def _label(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
-    """0, 1 or NaN (missing) as float32."""
-    texts = pd.Series(_texts(values), index=values.index, dtype=object)
-    labels = texts.map(lambda text: np.nan if is_missing(text) else _TRUTH.find(text))
-    bad = labels.isna() & ~texts.map(is_missing).astype(bool)
-    if bad.any():
-        row = _first(bad)
-        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}; allowed: 0, 1, or empty where unknown")
-    return labels.astype(np.float32)
-
-
-def _number(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
-    """Numbers of any size; each must be there."""
-    numeric = pd.api.types.is_numeric_dtype(values)
-    numbers: pd.Series[Any] = pd.to_numeric(values if numeric else values.astype(object), errors="coerce")
-    bad = numbers.isna()
-    if bad.any():
-        row = _first(bad)
-        comma = "; write decimals with a point" if re.fullmatch(r"\s*-?\d*,\d+\s*", str(values[row])) else ""
-        raise DataError(f"{source.at(row)}: {column} is {_show(values[row])}, not a number{comma}")
-    return numbers
-
-
-def _probability(values: pd.Series[Any], column: str, source: _Source) -> pd.Series[Any]:
-    numbers = _number(values, column, source)
-    bad = ~numbers.between(0, 1)
-    if bad.any():
-        row = _first(bad)
-        raise DataError(
-            f"{source.at(row)}: {column} is {_show(values[row])}, outside [0, 1]; give probabilities, not logits"
-        )
-    return numbers
-
-
-def _check_sums(probs: pd.DataFrame, source: _Source) -> None:
+def _check_sums(probs: pd.DataFrame, source: Source) -> None:
     sums = probs.astype(np.float64).sum(axis=1)
     bad = (sums - 1).abs() > SUM_TOLERANCE
     if bad.any():
-        row = _first(bad)
+        row = first_true(bad)
         raise DataError(
             f"{source.at(row)}: the probabilities sum to {sums[row]:.6g}; for one label an image they must sum to 1 "
             f"± {SUM_TOLERANCE:g}"
         )
 
 
-def _check_identity(table: pd.DataFrame, source: _Source) -> None:
+def _check_identity(table: pd.DataFrame, source: Source) -> None:
     """Each image once, each split known, each group in one split."""
     double = table["image_id"].duplicated()
     if double.any():
-        row = _first(double)
+        row = first_true(double)
         name = table["image_id"][row]
-        first = _first(table["image_id"] == name)
+        first = first_true(table["image_id"] == name)
         raise DataError(f"{source.at(row)}: image_id {name!r} is also at {source.at(first)}; keep one row an image")
     unknown = ~table["split"].isin(SPLITS)
     if unknown.any():
-        row = _first(unknown)
+        row = first_true(unknown)
         raise DataError(f"{source.at(row)}: unknown split {table['split'][row]!r}; allowed: {', '.join(SPLITS)}")
     home = table.groupby("group_id")["split"].transform("first")
     moved = table["split"] != home
     if moved.any():
-        row = _first(moved)
+        row = first_true(moved)
         group = table["group_id"][row]
-        first = _first(table["group_id"] == group)
+        first = first_true(table["group_id"] == group)
         raise DataError(
             f"{source.at(row)}: group {group!r} is in split {table['split'][row]}, but at {source.at(first)} in split "
             f"{home[row]}; all images of a group belong to one split, or test images resemble training images"
         )
-
-
-def _show(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-def _first(mask: pd.Series[bool]) -> Any:
-    """The index label of the first True."""
-    return mask.index[int(np.argmax(mask.to_numpy()))]
