@@ -22,6 +22,8 @@ from raregrade.cli.options import (
 from raregrade.cli.printing import print_next_steps, print_registration, print_table
 from raregrade.errors import UserError
 
+_COMPARE = "`raregrade compare` writes it."
+
 
 class Resume(StrEnum):
     AUTO = "auto"
@@ -163,7 +165,7 @@ def show(
     set_: SetOption = None,
 ) -> None:
     """Print a comparison, and what to try next."""
-    _print_comparison(read_json(comparison / "comparison.json", "`raregrade compare` writes it."), comparison)
+    _print_comparison(read_json(comparison / "comparison.json", _COMPARE), comparison)
     if registered is not None:
         result = read_json(registered, "`raregrade register` writes it.")
         print_registration(result)
@@ -195,12 +197,13 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 
 def _print_comparison(comparison: dict[str, Any], folder: Path) -> None:
-    from raregrade.evaluation.table import format_summary
+    from raregrade.evaluation.table import RUN_FILE, format_summary
 
+    facts = folder / RUN_FILE
     try:
-        text = format_summary(comparison)
+        text = format_summary(comparison, read_json(facts, _COMPARE) if facts.is_file() else None)
     except (KeyError, TypeError, AttributeError) as err:
-        raise UserError(f"{folder / 'comparison.json'} is not a comparison. `raregrade compare` writes it.") from err
+        raise UserError(f"{folder / 'comparison.json'} is not a comparison. {_COMPARE}") from err
     print(text)
     print(f"report: {folder / 'comparison.html'}")
 

@@ -44,12 +44,13 @@ def _print_study(folder: Path) -> None:
 
 def _print_comparison(folder: Path) -> Path:
     """Print the table, and for a comparison over folds the spread; the comparison's page."""
-    from raregrade.evaluation.table import format_summary
+    from raregrade.evaluation.table import RUN_FILE, format_summary
 
     over_folds = folder / "folds.json"
     home = folder / "comparison" if over_folds.is_file() else folder
     comparison = read_json(home / "comparison.json", _INCOMPLETE)
-    print(format_summary(comparison))
+    facts = home / RUN_FILE
+    print(format_summary(comparison, read_json(facts, _INCOMPLETE) if facts.is_file() else None))
     if over_folds.is_file():
         _print_folds(read_json(over_folds, _INCOMPLETE), f"val_{comparison['selection_metric']}")
     return home / "comparison.html"

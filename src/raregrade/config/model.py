@@ -75,9 +75,10 @@ class Params(ConfigModel):
                 raise ValueError(
                     f"compare.losses: {name!r} is not defined under losses; defined: {', '.join(self.losses) or 'none'}"
                 )
-        seeds_of = [(f"seeds_of.{loss}", seeds) for loss, seeds in self.compare.seeds_of.items()]
-        for key, values in (("losses", self.compare.losses), ("seeds", self.compare.seeds), *seeds_of):
-            doubles = sorted({str(v) for v in values if values.count(v) > 1})  # type: ignore[arg-type]
+        lists: dict[str, list[Any]] = {"losses": self.compare.losses, "seeds": self.compare.seeds}
+        lists |= {f"seeds_of.{loss}": seeds for loss, seeds in self.compare.seeds_of.items()}
+        for key, values in lists.items():
+            doubles = sorted({str(v) for v in values if values.count(v) > 1})
             if doubles:
                 raise ValueError(f"compare.{key}: given more than once: {', '.join(doubles)}")
         compared = [*self.compare.losses, *(name + TUNED_SUFFIX for name in self.tune.losses)]

@@ -37,6 +37,7 @@ class Candidate:
         predictions: rows of val and test, sorted by split and image.
         decision: the rule that its report decides by.
         metrics: ``val_*`` and ``test_*``, computed from ``predictions``.
+        fold: the fold of cross-validation that it did not train on, which is its val split; None for the fixed split.
     """
 
     path: Path
@@ -47,6 +48,12 @@ class Candidate:
     predictions: Predictions
     decision: Decision
     metrics: dict[str, float]
+    fold: int | None = None
+
+    @property
+    def model(self) -> str:
+        """Its name among the models of its loss."""
+        return str(self.seed) if self.fold is None else f"{self.seed}/{self.fold}"
 
 
 def read_candidates(
@@ -61,14 +68,25 @@ def read_candidates(
         DataError: a folder that is no report, predictions and metrics that disagree, different label spaces, images,
             targets, groups or datasets, a loss and seed twice, one that is missing.
     """
-    found = [_read(Path(path)) for path in reports]
+    return arranged([read_candidate(Path(path)) for path in reports], config)
+
+
+def arranged(found: Sequence[Candidate], config: CompareConfig) -> tuple[dict[str, list[Candidate]], list[Candidate]]:
+    """Check candidates that were read and order them; what ``read_candidates`` returns and raises."""
     candidates = [candidate for candidate in found if _is_named(candidate, config)]
     left_out = [candidate for candidate in found if not _is_named(candidate, config)]
     _check_unique(candidates)
     _check_complete(candidates, config)
-    reference = next(c for c in candidates if c.loss == config.baseline)
+    references: dict[int | None, Candidate] = {}
     for candidate in candidates:
-        _check_comparable(reference, candidate)
+        if candidate.loss == config.baseline:
+            references.setdefault(candidate.fold, candidate)
+    first = next(iter(references.values()))
+    for candidate in candidates:
+        # Models of different folds share the test split alone.
+        _check_comparable(first, candidate, SPLITS if candidate.fold == first.fold else ("test",))
+        if candidate.fold in references:
+            _check_comparable(references[candidate.fold], candidate)
     external = sorted({c.loss for c in candidates if c.loss not in config.losses})
     by_loss = {
         loss: sorted((c for c in candidates if c.loss == loss), key=lambda c: _position(c, config))
@@ -77,7 +95,8 @@ def read_candidates(
     return by_loss, left_out
 
 
-def _read(path: Path) -> Candidate:
+def read_candidate(path: Path) -> Candidate:
+    """The report folder ``path``. Raises DataError where it is none, or its files disagree."""
     report = _read_json(path / "report.json")
     try:
         space = LabelSpace.from_json(report["label_space"])
@@ -129,13 +148,14 @@ def _check_metrics(path: Path, computed: dict[str, float]) -> None:
 
 
 def _check_unique(candidates: Sequence[Candidate]) -> None:
-    seen: dict[tuple[str, int], Candidate] = {}
+    seen: dict[tuple[str, str], Candidate] = {}
     for candidate in candidates:
-        key = (candidate.loss, candidate.seed)
+        key = (candidate.loss, candidate.model)
         if key in seen:
+            fold = "" if candidate.fold is None else f" on fold {candidate.fold}"
             raise DataError(
-                f"{seen[key].path} and {candidate.path} are both loss {candidate.loss} with seed {candidate.seed}; "
-                "give one of them"
+                f"{seen[key].path} and {candidate.path} are both loss {candidate.loss} with seed {candidate.seed}"
+                f"{fold}; give one of them"
             )
         seen[key] = candidate
 
@@ -169,7 +189,7 @@ def _check_complete(candidates: Sequence[Candidate], config: CompareConfig) -> N
             )
 
 
-def _check_comparable(first: Candidate, other: Candidate) -> None:
+def _check_comparable(first: Candidate, other: Candidate, splits: Sequence[str] = SPLITS) -> None:
     """The same label space, prepared dataset, images, targets and groups."""
     both = f"{first.path} and {other.path}"
     a, b = first.predictions.label_space, other.predictions.label_space
@@ -182,7 +202,7 @@ def _check_comparable(first: Candidate, other: Candidate) -> None:
         raise DataError(
             f"{both} come from different prepared datasets ({hashes[0]}, {hashes[1]}); train and evaluate both on one"
         )
-    for split in SPLITS:
+    for split in splits:
         if split in first.predictions.splits and split in other.predictions.splits:
             _check_same_rows(both, split, first.predictions, other.predictions)
 
@@ -213,6 +233,7 @@ def _show(value: Any) -> str:
     return str(value.tolist() if isinstance(value, np.ndarray | np.generic) else value)
 
 
-def _position(candidate: Candidate, config: CompareConfig) -> tuple[int, int]:
+def _position(candidate: Candidate, config: CompareConfig) -> tuple[int, int, int]:
     seeds, seed = config.seeds_for(candidate.loss), candidate.seed
-    return (seeds.index(seed) if seed in seeds else len(seeds), seed)
+    fold = -1 if candidate.fold is None else candidate.fold
+    return (seeds.index(seed) if seed in seeds else len(seeds), seed, fold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,49 @@ from raregrade.evaluation.candidates import SPLITS
 from raregrade.evaluation.html import figure, render
 from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.report import write_json
-from raregrade.evaluation.table import loss_table, markdown_table, rule_metrics, rule_rows, seed_rows, seed_table
-from raregrade.evaluation.words import alarm_texts, heading, power_line, sentence_on_rules, sentence_on_validation
+from raregrade.evaluation.table import (
+    RUN_FILE,
+    loss_table,
+    markdown_table,
+    rule_metrics,
+    rule_rows,
+    seed_rows,
+    seed_table,
+)
+from raregrade.evaluation.words import (
+    alarm_texts,
+    heading,
+    looks_line,
+    models_text,
+    power_line,
+    sentence_on_rules,
+    sentence_on_validation,
+)
 from raregrade.labels import LabelSpace
 
 PAGE = "comparison.html"
+COMPARISON_FILES = frozenset({"comparison.json", PAGE, RUN_FILE, "table.csv", "table.md", "per_seed.csv", "figures"})
 
 
-def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> None:
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known when a comparison is made and does not follow from its reports.
+
+    The same reports give the same comparison.json anywhere and at any time, so this has a file of its own.
+
+    Attributes:
+        test_looks: comparisons that have looked at the test split, this one included; None where that is not kept.
+        minutes: of one training on this dataset; None where it is unknown.
+    """
+
+    test_looks: int | None = None
+    minutes: float | None = None
+
+
+def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path, facts: RunFacts) -> None:
     """Write every file of ``comparison`` to ``folder``, which exists and is empty."""
     write_json(folder / "comparison.json", comparison)
+    write_json(folder / RUN_FILE, asdict(facts))
     loss_table(comparison).to_csv(folder / "table.csv", index=False)
     seed_table(comparison).to_csv(folder / "per_seed.csv", index=False)
     (folder / "table.md").write_text(markdown_table(comparison), encoding="utf-8")
@@ -33,7 +67,9 @@ def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path
         "shown": comparison["headline"],
         "meanings": MEANINGS,
         "alarms": {loss: alarm_texts(entry["alarms"]) for loss, entry in comparison["losses"].items()},
-        "power": power_line(comparison),
+        "power": power_line(comparison, facts.minutes),
+        "looks": looks_line(comparison, facts.test_looks),
+        "models": models_text(comparison),
         "on_validation": sentence_on_validation(comparison),
         "rules": rule_rows(comparison),
         "rule_metrics": rule_metrics(comparison),

@@ -5,20 +5,45 @@ Works on the content of comparison.json alone and imports nothing heavy, so that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raregrade.evaluation.naming import metric_name, signed
-from raregrade.evaluation.words import advice, cell, gap, p_text, power_line, sentence_on_rules, sentence_on_validation
+from raregrade.evaluation.words import (
+    advice,
+    cell,
+    gap,
+    looks_line,
+    models_text,
+    p_text,
+    power_line,
+    sentence_on_rules,
+    sentence_on_validation,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def format_summary(comparison: dict[str, Any]) -> str:
-    """What was odd about the data, the table, then the verdict with its power."""
+# Beside comparison.json: what is known of the run that made it, and does not follow from its reports.
+RUN_FILE = "run.json"
+
+
+def format_summary(comparison: dict[str, Any], facts: Mapping[str, Any] | None = None) -> str:
+    """What was odd about the data, the table, then the verdict with its power.
+
+    Args:
+        comparison: content of comparison.json.
+        facts: content of run.json; None where there is none.
+    """
+    facts = facts or {}
     warnings = [f"warning: {text}" for text in comparison["data_warnings"]]
-    last = [advice(comparison), power_line(comparison), sentence_on_rules(comparison)]
+    last = [
+        advice(comparison),
+        power_line(comparison, facts.get("minutes")),
+        sentence_on_rules(comparison),
+        looks_line(comparison, facts.get("test_looks")),
+    ]
     return "\n\n".join(part for part in ("\n".join(warnings), format_table(comparison), *last) if part)
 
 
@@ -114,12 +139,14 @@ def seed_table(comparison: dict[str, Any]) -> pd.DataFrame:
 
 
 def seed_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a loss and seed: every metric that is defined."""
-    return [
-        {"loss": loss, "seed": seed} | {name: value["per_seed"][str(seed)] for name, value in entry["metrics"].items()}
-        for loss, entry in comparison["losses"].items()
-        for seed in entry["seeds"]
-    ]
+    """One row a loss and seed, and over folds one a fold: every metric that is defined."""
+    rows = []
+    for loss, entry in comparison["losses"].items():
+        for model in dict.fromkeys(model for value in entry["metrics"].values() for model in value["per_seed"]):
+            seed, _, fold = model.partition("/")
+            row: dict[str, Any] = {"loss": loss, "seed": int(seed)} | ({"fold": int(fold)} if fold else {})
+            rows.append(row | {name: value["per_seed"][model] for name, value in entry["metrics"].items()})
+    return rows
 
 
 def _rules_table(comparison: dict[str, Any]) -> list[str]:
@@ -154,18 +181,17 @@ def _gap(comparison: dict[str, Any], loss: str, metric: str) -> str:
 
 
 def _legend(comparison: dict[str, Any], *marks: str) -> str:
-    counts = sorted({len(entry["seeds"]) for entry in comparison["losses"].values()})
     confidence = f"{100 * comparison['inference']['confidence']:g} %"
-    over = f"{comparison['unit']} and training" if counts[0] > 1 else f"{comparison['unit']} alone (one seed)"
-    seeds = (
-        "one seed"
-        if counts == [1]
-        else f"mean of {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds"
-    )
+    over = f"{comparison['unit']} and training" if _training_is_in(comparison) else f"{comparison['unit']} alone"
     shown = [
         mark for mark in marks if not mark.startswith("!") or any(e["alarms"] for e in comparison["losses"].values())
     ]
-    return f"{'; '.join(shown)}. [..]: {confidence} interval over {over}; {seeds}."
+    return f"{'; '.join(shown)}. [..]: {confidence} interval over {over}; {models_text(comparison)}."
+
+
+def _training_is_in(comparison: dict[str, Any]) -> bool:
+    """Whether intervals of all losses contain the luck of training."""
+    return comparison["folds"] is not None or min(len(e["seeds"]) for e in comparison["losses"].values()) > 1
 
 
 def _line(cells: Sequence[str]) -> str:

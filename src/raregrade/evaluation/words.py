@@ -1,7 +1,8 @@
 """A comparison in sentences: the verdict, the doubt, and what more patients or seeds would show.
 
-Works on the content of comparison.json alone and imports nothing heavy, so that a command can print it at once. What
-speaks against a model comes first, and nothing is claimed that the one test on the test split does not support.
+Works on the content of comparison.json (and run.json) alone and imports nothing heavy, so that a command can print it
+at once. What speaks against a model comes first, and nothing is claimed that the one test on the test split does not
+support.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from typing import Any
 
 from raregrade.evaluation.naming import bounds, lower_is_better, metric_name, signed
 
-# 5 % two-sided and 80 % power with S seeds a loss: t quantiles at 2(S - 1) degrees of freedom, in standard errors.
-_REACH = {2: 5.4, 3: 3.7, 5: 3.2}
-
 
 def advice(comparison: Mapping[str, Any]) -> str:
     """Which loss to train with and how sure that is."""
+    claim = comparison["claim"]
     sentences = [*_alarmed(comparison), _verdict(comparison)]
-    if comparison["claim"]["verdict"] in ("worse", "contradicted"):
+    if claim["verdict"] in ("worse", "contradicted"):
         sentences = [sentences[-1], *sentences[:-1]]  # that the choice is wrong matters more than what is wrong with it
-    if comparison["recommended"]["loss"] != comparison["claim"]["loss"] and comparison["claim"]["verdict"] == "better":
+    if claim["verdict"] == "better" and comparison["recommended"]["loss"] != claim["loss"]:
         sentences.append(f"Because of the alarm, {comparison['baseline']} is what is recommended.")
     return " ".join(sentences)
 
@@ -29,45 +28,62 @@ def heading(comparison: Mapping[str, Any]) -> str:
     """The advice in a few words."""
     claim = comparison["claim"]
     loss, baseline, verdict = claim["loss"], claim["baseline"], claim["verdict"]
-    alarmed = [name for name in dict.fromkeys((loss, baseline)) if comparison["losses"][name]["alarms"]]
-    if loss in alarmed and verdict != "alone":
+    if verdict in ("worse", "contradicted"):
+        return f"Test contradicts validation: keep {baseline}"
+    counting = dict.fromkeys((loss, comparison["recommended"]["loss"]))
+    alarmed = [name for name in counting if comparison["losses"][name]["alarms"]]
+    if alarmed:
         return f"{' and '.join(alarmed)} raise{'s' if len(alarmed) == 1 else ''} an alarm"
     return {
         "alone": f"Only {loss} was compared",
-        "baseline": f"Nothing did better than {baseline}, the baseline",
+        "baseline": f"Keep {baseline}, the baseline",
         "better": f"Train with {loss}",
-        "worse": f"Test contradicts validation: keep {baseline}",
-        "contradicted": f"Test contradicts validation: keep {baseline}",
         "untested": f"{loss} leads, and nothing is shown yet",
         "not_distinguishable": f"{loss} leads, not distinguishable from {baseline}",
     }[verdict]
 
 
-def power_line(comparison: Mapping[str, Any]) -> str:
-    """What the patients and seeds at hand could have shown, and what the observed difference would need."""
+def power_line(comparison: Mapping[str, Any], minutes: float | None = None) -> str:
+    """What the patients and models at hand could have shown, and what the observed difference would need.
+
+    Args:
+        comparison: content of comparison.json.
+        minutes: of one training; None where it is unknown.
+    """
     claim = comparison["claim"]
     reach, difference = claim["power"], claim["difference"]
     if reach is None or difference is None or reach["detectable"] is None:
         return ""
     name, unit = metric_name(claim["metric"]), comparison["unit"]
     if difference["patients_only"]:
+        two, three = claim["least"]["2"], claim["least"]["3"]
         return (
-            f"Power: if training added no luck of its own, these {unit} would show a difference in {name} of "
-            f"{reach['detectable']:.3f} four times in five. How much luck it adds, one seed cannot say. The smallest "
-            f"difference that can be claimed, in standard errors, by seeds a loss: {_pairs()}."
+            f"Power: these {unit} alone would find a true difference in {name} of {reach['detectable']:.3f} four times "
+            "in five, if training added no luck of its own; how much it adds, one seed cannot tell. A second seed a "
+            f"loss allows a first claim, from {two:.1f} standard errors on; a third lowers that to {three:.1f}."
+            f"{_time(1, minutes)}"
         )
-    text = (
-        f"Power: these {unit} and {_seeds(comparison)} find a true difference in {name} of "
-        f"{reach['detectable']:.3f} four times in five."
-    )
-    if claim["verdict"] in ("better", "worse"):
+    found = f"Power: these {unit} and {_models(comparison)} find a true difference in {name} of "
+    text = f"{found}{reach['detectable']:.3f} four times in five."
+    if difference["p"] is not None and difference["p"] <= 1 - comparison["inference"]["confidence"]:
         return text
+    observed = f"One as large as the observed {signed(difference['mean'])}"
     if reach["seeds_needed"] is None:
-        return (
-            f"{text} One as small as the observed {signed(difference['mean'])} needs more {unit}: seeds alone won't do."
-        )
+        return f"{text} {observed} needs more {unit}: more seeds alone would not show it."
+    what = "seeds" if comparison["folds"] is None else "models"
+    more = reach["seeds_needed"] - min(_count(comparison, loss) for loss in (claim["tested"], claim["baseline"]))
+    return f"{text} {observed} needs {reach['seeds_needed']} {what} a loss.{_time(more, minutes)}"
+
+
+def looks_line(comparison: Mapping[str, Any], looks: int | None) -> str:
+    """How often the test split was looked at; empty where that is not known."""
+    if looks is None:
+        return ""
+    if looks == 1:
+        return "This is the first comparison that looks at this test split."
     return (
-        f"{text} One as large as the observed {signed(difference['mean'])} needs {reach['seeds_needed']} seeds a loss."
+        f"This test split was looked at by {looks} comparisons, this one included. Whoever chooses by what they show "
+        f"chooses on test {comparison['unit']}, and the best of several looks is partly luck."
     )
 
 
@@ -81,29 +97,39 @@ def alarm_texts(alarms: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def sentence_on_rules(comparison: Mapping[str, Any]) -> str:
-    """Whether the lead of the chosen loss remains when both losses are decided by one rule; empty without rules."""
+    """Whether the lead of the chosen loss remains when both losses are decided by one rule; empty where it does."""
     claim = comparison["claim"]
     loss, baseline, metric = claim["loss"], claim["baseline"], claim["metric"]
-    if loss == baseline:
-        return ""
-    own, other = (comparison["losses"][name]["metrics"].get(metric) for name in (loss, baseline))
-    rules = comparison["losses"][baseline]["rules"]
-    if own is None or other is None or not rules:
+    losses = comparison["losses"]
+    own, other = (losses[name]["metrics"].get(metric) for name in (loss, baseline))
+    if loss == baseline or own is None or other is None:
         return ""
     sign = -1 if lower_is_better(metric) else 1
-    values = {rule: found["metrics"][metric] for rule, found in rules.items() if metric in found["metrics"]}
-    if not values:
+    lead = sign * (own["mean"] - other["mean"])
+    values = {rule: found["metrics"].get(metric) for rule, found in losses[baseline]["rules"].items()}
+    values = {rule: value for rule, value in values.items() if value is not None}
+    if lead <= 0 or not values:
         return ""
+    sentences = []
     best = max(values, key=lambda rule: sign * values[rule])
-    lead, left = sign * (own["mean"] - other["mean"]), sign * (own["mean"] - values[best])
-    if lead <= 0 or left >= lead / 2:
-        return ""
-    how = f"at the {best}" if best == "median" else f"by {best.replace('_', ' ')}"
-    share = "all" if left <= 0 else "most"
-    return (
-        f"{baseline} decided {how} reaches {metric_name(metric)} {values[best]:.3f}: {share} of {loss}'s lead is what "
-        "that decision rule gives any loss."
-    )
+    left = sign * (own["mean"] - values[best])
+    if left < lead / 2:
+        share = "all" if left <= 0 else "most"
+        sentences.append(
+            f"{baseline} decided {_by(best)} reaches {metric_name(metric)} {values[best]:.3f}: {share} of {loss}'s "
+            "lead is what that decision rule does for any loss."
+        )
+    level = 1 - comparison["inference"]["confidence"]
+    found = {rule: entry["difference"].get(metric) for rule, entry in losses[loss]["rules"].items()}
+    lost = [
+        f"{_by(rule)} {gap(difference)} ({p_text(difference['p'])})"
+        for rule, difference in found.items()
+        if difference is not None
+        and (sign * difference["mean"] <= 0 or (difference["p"] is not None and difference["p"] > level))
+    ]
+    if lost and claim["verdict"] == "better":
+        sentences.append(f"Where both are decided alike, {loss} is not shown to be better: {', '.join(lost)}.")
+    return " ".join(sentences)
 
 
 def sentence_on_validation(comparison: Mapping[str, Any]) -> str:
@@ -135,68 +161,90 @@ def p_text(value: float | None) -> str:
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
+def models_text(comparison: Mapping[str, Any]) -> str:
+    """What means are over: ``mean of 3 seeds``, ``mean of 5 folds × 2 seeds``, ``one seed``."""
+    counts = sorted({len(entry["seeds"]) for entry in comparison["losses"].values()})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else "one seed" if counts == [1] else ""
+    seeds = seeds or f"{counts[0]} seeds"
+    if comparison["folds"] is not None:
+        return f"mean of {comparison['folds']} folds × {seeds}"
+    return seeds if counts == [1] else f"mean of {seeds}"
+
+
 def _verdict(comparison: Mapping[str, Any]) -> str:
     claim = comparison["claim"]
     loss, baseline, difference = claim["loss"], claim["baseline"], claim["difference"]
     test = metric_name(claim["metric"]) + (" (lower is better)" if lower_is_better(claim["metric"]) else "")
     value = comparison["losses"][loss]["metrics"]
-    on_test = f"{test} {cell(value.get(claim['metric']))}"
     validation = f"val_{comparison['selection_metric']}"
-    lead = comparison["losses"][loss]["difference"].get(validation)
     if claim["verdict"] == "alone":
         return f"Only {loss} was compared: {metric_name(validation)} {cell(value[validation])}."
     if claim["verdict"] == "baseline":
-        return _about_baseline(comparison)
+        return _about_baseline(comparison, test)
+    lead = comparison["losses"][loss]["difference"].get(validation)
     leads = f"{loss} leads on validation ({signed(lead['mean'])} over {baseline})" if lead else f"{loss} leads"
     if difference is None:
         return f"Nothing is claimed: {leads}, and {test} is not defined for both."
-    tested = f"{gap(difference)}, {p_text(difference['p'])}"
+    tested = f"{test}: {gap(difference)}, {p_text(difference['p'])}"
+    if claim["verdict"] == "untested":
+        return _untested(comparison, leads, test, tested)
     return {
         "better": (
-            f"Train with {loss}: {on_test}, {gap(difference)} over {baseline} ({p_text(difference['p'])}): "
-            "clearly better than the baseline on the test split, as validation said."
+            f"Train with {loss}: {test} {cell(value[claim['metric']])}, {gap(difference)} over {baseline} "
+            f"({p_text(difference['p'])}): clearly better than the baseline on the test split, as validation said."
         ),
         "worse": (
             f"Test contradicts validation: {loss}, which validation chose, is worse than {baseline} on the test split "
-            f"({test}: {tested}). Keep {baseline}."
+            f"({tested}). Keep {baseline}."
         ),
         "contradicted": (
-            f"Test contradicts validation: {leads} and is behind it on the test split ({test}: {tested}). "
+            f"Test contradicts validation: {leads} and is behind it on the test split ({tested}). "
             f"The two are not distinguishable. Keep {baseline}."
         ),
         "not_distinguishable": (
             f"No loss is shown to be better than {baseline}: {leads}, and on the test split the two are not "
-            f"distinguishable ({test}: {tested})."
-        ),
-        "untested": (
-            f"Nothing is claimed{_untested(comparison)}: {leads}; on the test split the difference in {test} is "
-            f"{gap(difference)}, of which the luck of training is an unknown part."
+            f"distinguishable ({tested})."
         ),
     }[claim["verdict"]]
 
 
-def _untested(comparison: Mapping[str, Any]) -> str:
-    losses = comparison["losses"]
-    names = (comparison["claim"]["loss"], comparison["claim"]["baseline"])
-    return " from one seed" if min(len(losses[name]["seeds"]) for name in names) == 1 else ""
-
-
-def _about_baseline(comparison: Mapping[str, Any]) -> str:
-    """The baseline leads: which is no proof against the others either."""
-    baseline, losses = comparison["baseline"], comparison["losses"]
-    name = f"val_{comparison['selection_metric']}"
-    others = [loss for loss, entry in losses.items() if entry["candidate"] and loss != baseline]
-    sign = -1 if lower_is_better(name) else 1
-    following = max(others, key=lambda loss: sign * losses[loss]["metrics"][name]["mean"])
-    difference = losses[following]["difference"].get(name)
-    text = f"Train with {baseline}, the baseline: {metric_name(name)} {cell(losses[baseline]['metrics'][name])}"
-    if difference is None:
-        return f"{text}; no other loss did better on validation."
-    apart = difference["p_holm"] is not None and difference["p_holm"] <= 1 - comparison["inference"]["confidence"]
-    doubt = "clearly behind" if apart else "not distinguishable from it"
+def _untested(comparison: Mapping[str, Any], leads: str, test: str, tested: str) -> str:
+    claim = comparison["claim"]
+    if claim["objection"]:
+        return f"Nothing is claimed, because {claim['objection']}: {leads}; on the test split: {tested}."
+    difference = gap(claim["difference"])
+    if claim["difference"]["patients_only"]:
+        return (
+            f"Nothing is claimed from one seed: {leads}; on the test split the difference in {test} is {difference}, "
+            "of which the luck of training is an unknown part."
+        )
     return (
-        f"{text}. No other loss did better on validation; {following}, the next one, is {doubt} "
-        f"({gap(difference)}, {p_text(difference['p_holm'])})."
+        f"Nothing is claimed: {leads}; on the test split the difference in {test} is {difference}, and neither "
+        f"{comparison['unit']} nor seeds vary, so there is nothing to test it with."
+    )
+
+
+def _about_baseline(comparison: Mapping[str, Any], test: str) -> str:
+    """The baseline leads on validation: which is no proof against the others either."""
+    claim, baseline = comparison["claim"], comparison["baseline"]
+    following, difference = claim["tested"], claim["difference"]
+    chosen = f"Keep {baseline}, the baseline: no other loss did better on validation"
+    if difference is None:
+        return f"{chosen}, and {test} is not defined for {following}, the next one."
+    tested = f"{test}: {gap(difference)}, {p_text(difference['p'])}"
+    if difference["p"] is None:
+        return f"{chosen}. That is no proof: {following}, the next one, was not tested against it ({tested})."
+    gain = (-1 if lower_is_better(claim["metric"]) else 1) * difference["mean"]
+    if difference["p"] > 1 - comparison["inference"]["confidence"]:
+        return (
+            f"{chosen}. That is no proof that none is: on the test split {following}, the next one, is not "
+            f"distinguishable from it ({tested})."
+        )
+    if gain < 0:
+        return f"{chosen}, and on the test split {following}, the next one, is clearly behind ({tested})."
+    return (
+        f"Test contradicts validation, which chose {baseline}, the baseline: on the test split {following}, the next "
+        f"one, is better ({tested}). Keep {baseline} until more {comparison['unit']} or seeds say which holds."
     )
 
 
@@ -212,11 +260,27 @@ def _speaking(comparison: Mapping[str, Any], loss: str) -> str:
     return ", ".join(texts[:2]) + rest
 
 
-def _pairs() -> str:
-    return ", ".join(f"{seeds}: {count}" for seeds, count in _REACH.items())
+def _by(rule: str) -> str:
+    return "at the median" if rule == "median" else f"by {rule.replace('_', ' ')}"
 
 
-def _seeds(comparison: Mapping[str, Any]) -> str:
-    losses, claim = comparison["losses"], comparison["claim"]
-    own, other = (len(losses[name]["seeds"]) for name in (claim["loss"], claim["baseline"]))
-    return f"{own} seeds a loss" if own == other else f"{own} and {other} seeds"
+def _count(comparison: Mapping[str, Any], loss: str) -> int:
+    """Models of ``loss``."""
+    return len(comparison["losses"][loss]["seeds"]) * (comparison["folds"] or 1)
+
+
+def _models(comparison: Mapping[str, Any]) -> str:
+    claim = comparison["claim"]
+    own, other = (_count(comparison, loss) for loss in (claim["tested"], claim["baseline"]))
+    what = "seeds" if comparison["folds"] is None else "models"
+    return f"{own} {what} a loss" if own == other else f"{own} and {other} {what}"
+
+
+def _time(more: int, minutes: float | None) -> str:
+    """What ``more`` trainings of each of the two losses cost."""
+    if minutes is None or more < 1:
+        return ""
+    total = 2 * more * minutes
+    shown = f"{total:.0f} minutes" if 2 <= total < 120 else f"{total / 60:.0f} hours" if total >= 120 else "a minute"
+    what = "One more seed for both losses takes" if more == 1 else f"{more} more for both losses take"
+    return f" {what} about {shown} of training."

@@ -9,7 +9,7 @@ from typing import Any
 from raregrade.atomic import atomic_folder
 from raregrade.config import CompareSection
 from raregrade.data.manifest import PreparedDataset
-from raregrade.steps.compare import compare
+from raregrade.steps.compare import logged
 from raregrade.tracking import Tracking
 
 COMPARISON = "comparison"
@@ -19,10 +19,10 @@ FOLDS = "folds.json"
 def compare_folds(
     section: CompareSection, reports: Sequence[Path], data: Path, out: Path, *, tracking: Tracking
 ) -> dict[str, Any]:
-    """Pool the folds of each loss and seed, and compare the losses on all images that folds have predicted.
+    """Compare losses over the folds of cross-validation, each model by its own metrics.
 
-    Writes ``out / "comparison"`` as step ``compare`` does, ``out / "reports" / loss / seed`` for each pooled report,
-    and ``folds.json``: loss to seed to validation metric to ``mean``, ``sd`` and ``per_fold``.
+    Writes ``out / "comparison"`` as step ``compare`` does, with the models of all seeds and folds, and ``folds.json``:
+    loss to seed to validation metric to ``mean``, ``sd`` and ``per_fold``.
 
     Args:
         section: of step ``compare``.
@@ -37,17 +37,23 @@ def compare_folds(
     Raises:
         DataError: a fold is missing or there twice, or what step ``compare`` refuses.
     """
-    from raregrade.evaluation.folds import pool, read_fold_reports, spread
+    from raregrade.evaluation.compare import compare_candidates
+    from raregrade.evaluation.folds import read_fold_candidates, spread
     from raregrade.evaluation.report import write_json
 
-    runs = read_fold_reports(reports, PreparedDataset.open(data).manifest)
-    folds: dict[str, dict[str, Any]] = {}
-    for (loss, seed), members in runs.items():
-        folds.setdefault(loss, {})[str(seed)] = spread(members)
+    candidates, left_out = read_fold_candidates(reports, PreparedDataset.open(data).manifest, section.compare)
+    folds = {
+        loss: {
+            str(seed): spread([c for c in members if c.seed == seed]) for seed in dict.fromkeys(c.seed for c in members)
+        }
+        for loss, members in candidates.items()
+    }
     with atomic_folder(out) as folder:
-        pooled = [folder / "reports" / loss / str(seed) for loss, seed in runs]
-        for members, report in zip(runs.values(), pooled, strict=True):
-            pool(members, report)
-        comparison = compare(section, pooled, folder / COMPARISON, tracking=tracking)
+        comparison = logged(
+            lambda facts: compare_candidates(candidates, left_out, section, folder / COMPARISON, facts),
+            section,
+            folder / COMPARISON,
+            tracking,
+        )
         write_json(folder / FOLDS, folds)
     return {"comparison": comparison, "folds": folds}
