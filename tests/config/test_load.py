@@ -78,7 +78,7 @@ def test_a_loss_of_another_name_takes_the_parameters_of_its_kind(valid: dict[str
         ("losses.cdw_ce.power", 0, ["losses.cdw_ce.power = 0", "greater than 0"]),
         ("compare.seeds", [], ["compare.seeds = []", "at least 1"]),
         ("compare.seeds", [-1], ["compare.seeds.0 = -1", "greater than or equal to 0"]),
-        ("register.name", "a/b", ["register.name = 'a/b'"]),
+        ("register.name", "a/b", ["register.name: 'a/b' cannot name a model"]),
         ("losses.ldan", {}, ["losses.ldan", "unknown loss 'ldan'", "did you mean 'ldam'", "cdw_ce"]),
         ("losses.mine", {"kind": "foo"}, ["losses.mine.kind", "unknown loss 'foo'", "allowed: ce"]),
         ("losses.mine", {"kind": ["ce"]}, ["losses.mine.kind", "unknown loss ['ce']"]),

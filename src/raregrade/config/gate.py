@@ -71,14 +71,16 @@ class RegisterConfig(ConfigModel):
     loss that validation chose.
     """
 
-    name: str = "raregrade-demo"
+    name: str = Field("raregrade-demo", max_length=256)  # MLflow's column
     when: Literal["clearly_better", "best"] = "clearly_better"
 
     @field_validator("name")
     @classmethod
     def _can_be_a_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[^/\\:\s]+", value) or not value.strip("."):
-            raise ValueError(f"{value!r} cannot name a model: give letters, digits, '-', '_' and '.', no path")
+        if not re.fullmatch(r"\w[\w.-]*", value):
+            raise ValueError(
+                f"{value!r} cannot name a model: give letters, digits, '_', '-' and '.', a letter, digit or '_' first"
+            )
         return value
 
 
