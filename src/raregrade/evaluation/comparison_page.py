@@ -28,6 +28,7 @@ from raregrade.evaluation.words import (
     power_line,
     sentence_on_rules,
     sentence_on_validation,
+    training_is_in,
 )
 from raregrade.labels import LabelSpace
 
@@ -70,6 +71,7 @@ def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path
         "power": power_line(comparison, facts.minutes),
         "looks": looks_line(comparison, facts.test_looks),
         "models": models_text(comparison),
+        "training_is_in": training_is_in(comparison),
         "on_validation": sentence_on_validation(comparison),
         "rules": rule_rows(comparison),
         "rule_metrics": rule_metrics(comparison),

@@ -19,7 +19,7 @@ MEANINGS = {
     "mae": "Mean absolute error in grades; lower is better.",
     "macro_f1": "F1 averaged over classes, rare ones counting as much as common ones.",
     "balanced_accuracy": "Recall averaged over classes.",
-    "accuracy": "Share of images whose most probable class is right.",
+    "accuracy": "Share of images that are given the right class.",
     "auroc": "Area under the ROC curve of one class against the rest, averaged over classes.",
     "auroc_weighted": "Area under the ROC curve of each label, averaged with the number of positives as weight.",
     "violation_rate": "Share of (parent, child) pairs with the child predicted and the parent not; lower is better.",

@@ -19,6 +19,7 @@ from raregrade.evaluation.words import (
     power_line,
     sentence_on_rules,
     sentence_on_validation,
+    training_is_in,
 )
 
 if TYPE_CHECKING:
@@ -182,16 +183,11 @@ def _gap(comparison: dict[str, Any], loss: str, metric: str) -> str:
 
 def _legend(comparison: dict[str, Any], *marks: str) -> str:
     confidence = f"{100 * comparison['inference']['confidence']:g} %"
-    over = f"{comparison['unit']} and training" if _training_is_in(comparison) else f"{comparison['unit']} alone"
+    over = f"{comparison['unit']} and training" if training_is_in(comparison) else f"{comparison['unit']} alone"
     shown = [
         mark for mark in marks if not mark.startswith("!") or any(e["alarms"] for e in comparison["losses"].values())
     ]
     return f"{'; '.join(shown)}. [..]: {confidence} interval over {over}; {models_text(comparison)}."
-
-
-def _training_is_in(comparison: dict[str, Any]) -> bool:
-    """Whether intervals of all losses contain the luck of training."""
-    return comparison["folds"] is not None or min(len(e["seeds"]) for e in comparison["losses"].values()) > 1
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -171,6 +171,11 @@ def models_text(comparison: Mapping[str, Any]) -> str:
     return seeds if counts == [1] else f"mean of {seeds}"
 
 
+def training_is_in(comparison: Mapping[str, Any]) -> bool:
+    """Whether the intervals of all losses contain the luck of training."""
+    return comparison["folds"] is not None or min(len(e["seeds"]) for e in comparison["losses"].values()) > 1
+
+
 def _verdict(comparison: Mapping[str, Any]) -> str:
     claim = comparison["claim"]
     loss, baseline, difference = claim["loss"], claim["baseline"], claim["difference"]
@@ -282,5 +287,5 @@ def _time(more: int, minutes: float | None) -> str:
         return ""
     total = 2 * more * minutes
     shown = f"{total:.0f} minutes" if 2 <= total < 120 else f"{total / 60:.0f} hours" if total >= 120 else "a minute"
-    what = "One more seed for both losses takes" if more == 1 else f"{more} more for both losses take"
+    what = "One more for each of the two takes" if more == 1 else f"{more} more for each of the two take"
     return f" {what} about {shown} of training."
