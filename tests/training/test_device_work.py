@@ -85,7 +85,7 @@ def test_without_memory_for_a_step_the_sentence_names_what_fits(prepared, sectio
 @pytest.mark.parametrize("place", ["augmentation", "training", "validation"])
 def test_what_the_sentence_advises_fits_and_is_taken(prepared, section, reporter, limited, place: str) -> None:
     """Also where no half of the batch does: what a batch is split into has to divide it."""
-    settings = {"epochs": 1, "batch_size": 30, "backbone": "test_convnext"}
+    settings = {"epochs": 1, "batch_size": 26, "backbone": "test_convnext"}
     limited(place, 7)
     found = advised(message_of(section(**settings), prepared, reporter), settings)
     assert len(found) == 2

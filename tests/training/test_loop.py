@@ -305,3 +305,21 @@ def test_settings_that_contradict_the_loss_are_refused_before_data_are_read(  # 
     monkeypatch.setattr(PreparedDataset, "rows", lambda *_: pytest.fail("data were read"))
     with pytest.raises(ConfigError, match=said):
         run(section(kind, **train), prepared, reporter())
+
+
+def test_the_loop_divides_a_small_split_among_its_processes(section) -> None:
+    from types import SimpleNamespace
+
+    from raregrade.training.distributed import Processes
+    from raregrade.training.loop import _Fit
+
+    settings = section(batch_size=16, accumulate=2).train
+    run_of_two = SimpleNamespace(
+        targets=np.arange(15) % 4,
+        config=settings,
+        span=SimpleNamespace(stage=Stage("train")),
+        seed=1,
+        progress=SimpleNamespace(epoch=0),
+        processes=Processes(0, 2),
+    )
+    assert [len(batch) for batch in _Fit._epoch_batches(run_of_two)] == [12]
