@@ -65,13 +65,17 @@ def draw() -> MakePredictions:
 
 @pytest.fixture
 def graded(ordinal: LabelSpace) -> MakePredictions:
-    """200 images a split of 100 patients, four grades in turn, the first so many of which are one grade off."""
+    """200 images a split of 100 patients, four grades in turn, the first so many of which are one grade off.
 
-    def make(val_errors: int, test_errors: int, sure: float = 0.6) -> Predictions:
+    Each image's grade has the share of the split that is right as its probability, within [0.4, 0.97].
+    """
+
+    def make(val_errors: int, test_errors: int) -> Predictions:
         targets = np.tile(np.arange(4), 100)
         split = np.repeat(["val", "test"], 200)
         position = np.arange(400) % 200
-        wrong = position < np.where(split == "val", val_errors, test_errors)
+        errors = np.where(split == "val", val_errors, test_errors)
+        wrong, sure = position < errors, np.clip(1 - errors / 200, 0.4, 0.97)[:, None]
         guess = np.where(wrong, np.where(targets == 3, 2, targets + 1), targets)
         return make_predictions(
             ordinal,
@@ -79,7 +83,7 @@ def graded(ordinal: LabelSpace) -> MakePredictions:
             group_id=[f"{s} patient {i // 2}" for s, i in zip(split, position, strict=True)],
             split=split,
             targets=targets,
-            probs=np.full((400, 4), (1 - sure) / 4) + sure * np.eye(4)[guess],
+            probs=(1 - sure) / 3 + (sure - (1 - sure) / 3) * np.eye(4)[guess],
         )
 
     return make
