@@ -20,7 +20,8 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def tune(run: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("tune", "--data", "prepared", "--out", "tuned", *arguments)
+    # One epoch is all that params.yaml of these tests trains.
+    return run("tune", "--data", "prepared", "--out", "tuned", "--set", "tune.min_epochs=1", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,10 @@ def tune(run: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--loss", "ce", "--set", "tune.space={cdw_ce: {power: {high: 99}}}"], "cdw_ce.power = 99.0: input should be"),
         (["--loss", "ce", "--set", "tune.objective=auc"], "tune.objective = 'auc': input should be 'auto', 'qwk'"),
         (["--loss", "ce", "--worker"], "leave --out, --fresh and --workers to another command"),
+        (
+            ["--loss", "ce", "--set", "tune.losses=[cdw_ce]"],
+            "tune.losses: cdw_ce is tuned and compared with ce, which is not",
+        ),
     ],
 )
 def test_wrong_input_is_one_message_and_exit_code_2(run: Command, arguments: list[str], message: str) -> None:
@@ -39,6 +44,14 @@ def test_wrong_input_is_one_message_and_exit_code_2(run: Command, arguments: lis
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_settings_that_could_never_act_are_one_message(run: Command, prepared: Path, project: Path) -> None:
+    (project / "prepared").symlink_to(prepared / "prepared")
+    result = tune(run, "--loss", "ce", "--set", "tune.min_epochs=2")
+    assert result.returncode == 2
+    assert "tune.min_epochs = 2: there is 1 epoch, so Hyperband could never stop a trial" in result.stderr
+    assert not (project / ".raregrade").exists()
 
 
 def test_a_dataset_that_is_missing_is_named(run: Command) -> None:
@@ -105,13 +118,18 @@ def test_a_study_is_tuned_shown_and_trained_with(run: Command, prepared: Path, p
     (project / "prepared").symlink_to(prepared / "prepared")
     settings = yaml.safe_load((project / "params.yaml").read_text())
     settings["train"]["backbone"] = "test_resnet"
-    settings["tune"] = {"trials": 2, "repeats": 1, "confirm": 2}
+    settings["tune"] = {"trials": 2, "repeats": 1, "confirm": 2, "min_epochs": 1}
     (project / "params.yaml").write_text(yaml.safe_dump(settings))
     first = tune(run, "--loss", "cdw_ce")
     assert first.returncode == 0, first.stderr
     best = yaml.safe_load((project / "tuned" / "best.yaml").read_text())
     assert first.stdout.splitlines()[0] == best["verdict"]
-    assert {path.name for path in (project / "tuned").iterdir()} == {"best.yaml", "trials.csv", "figures"}
+    assert {path.name for path in (project / "tuned").iterdir()} == {
+        "baseline.yaml",
+        "best.yaml",
+        "trials.csv",
+        "figures",
+    }
     assert best["study"]["trials"] == best["baseline"]["study"]["trials"] == 2
 
     again = tune(run, "--loss", "cdw_ce")

@@ -56,8 +56,15 @@ def chain(tmp_path_factory):
             },
             "train": {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1},
             "losses": {"ce": {}},
-            "compare": {"losses": ["ce"], "seeds": [1], "baseline": "ce", "resamples": 100},
-            "tune": {"losses": ["ce"], "trials": 1, "repeats": 1, "confirm": 2, "storage": str(root / "study.log")},
+            "compare": {"losses": ["ce"], "seeds": [1], "baseline": "ce-tuned"},
+            "tune": {
+                "losses": ["ce"],
+                "trials": 1,
+                "repeats": 1,
+                "confirm": 2,
+                "min_epochs": 1,
+                "storage": str(root / "study.log"),
+            },
             "gate": [{"metric": "val_accuracy", "threshold": 1.0}],
             "tracking": {"uri": f"sqlite:///{root}/mlflow.db", "experiment": "components"},
         }

@@ -28,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["phantom"] |= {"patients": 60, "image_size": 16}
     params["data"]["image_size"] = 16
     params["train"] |= {"backbone": "test_resnet", "epochs": 2, "precision": "float32", "threads": 1}
-    params["compare"] |= {"losses": ["ce"], "seeds": [1], "baseline": "ce", "resamples": 100}
+    params["compare"] |= {"losses": ["ce"], "seeds": [1], "baseline": "ce-tuned"}
     params["tune"] |= {"losses": ["ce"], "trials": 2, "repeats": 1, "confirm": 2, "pruner": "none"}
     params["tracking"]["uri"] = "none"
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -41,11 +41,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_tuned_loss_is_trained_judged_and_compared(project: Path) -> None:
     best = yaml.safe_load((project / "tuned" / "ce" / "best.yaml").read_text())
     assert len(pd.read_csv(project / "tuned" / "ce" / "trials.csv")) == 2 + 2 * 2
+    assert yaml.safe_load((project / "tuned" / "ce" / "baseline.yaml").read_text()) == best
     card = json.loads((project / "models" / "ce-tuned" / "1" / "model.json").read_text())
     assert card["loss"] == {"name": "ce-tuned", "kind": "ce", "params": best["params"]}
     assert all(card["train"][name] == value for name, value in best["train"].items())
     comparison = json.loads((project / "comparison" / "comparison.json").read_text())
     assert set(comparison["losses"]) == {"ce", "ce-tuned"}
+    assert comparison["baseline"] == "ce-tuned"
+    study = {
+        "study": best["study"]["name"],
+        "chosen": best["chosen"],
+        "better": best["better"],
+        "trials": 2,
+        "seen": "val",
+    }
+    report = json.loads((project / "reports" / "ce-tuned" / "1" / "report.json").read_text())
+    assert card["tuned"] == report["tuned"] == comparison["losses"]["ce-tuned"]["tuned"] == study
+    assert json.loads((project / "models" / "ce" / "1" / "model.json").read_text())["tuned"] is None
 
 
 def test_unchanged_inputs_rerun_nothing(project: Path) -> None:

@@ -27,7 +27,7 @@ def _tiny():
         },
         "train": {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1, "lr": 1e-3},
         "losses": {"ce": {}, "cdw_ce": {"power": 2.0}},
-        "compare": {"losses": ["ce", "cdw_ce"], "seeds": [1, 2], "baseline": "ce", "resamples": 200},
+        "compare": {"losses": ["ce", "cdw_ce"], "seeds": [1, 2], "baseline": "ce"},
         "gate": [{"metric": "val_qwk", "threshold": -1.0}],
         "register": {"name": "phantom-severity"},
         "tracking": {"uri": "none", "experiment": "pipelines"},

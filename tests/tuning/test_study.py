@@ -233,6 +233,13 @@ def test_a_successor_draws_what_the_dead_trial_would_have_drawn(tmp_path: Path, 
     assert drawn[0][1] == drawn[1][1]
 
 
+def test_hyperband_has_as_many_epochs_as_the_last_stage(shared: SharedStorage, plan: MakePlan) -> None:
+    made = plan("two_stage", epochs=10, pruner="hyperband", min_epochs=1)
+    assert open_study(shared, made.search).pruner.hyperband._max_resource == 3
+    assert made.baseline is not None
+    assert open_study(shared, made.baseline).pruner.hyperband._max_resource == 10
+
+
 def test_only_the_asked_number_of_trials_counts_where_another_loss_asked_for_more(
     shared: SharedStorage, small: StudyPlan
 ) -> None:

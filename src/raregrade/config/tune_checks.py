@@ -33,8 +33,9 @@ def study_problems(config: StudyConfig, train: TrainConfig, loss: LossChoice) ->
         )
     elif uses_hyperband(config) and 0 < judged < config.min_epochs:
         problems.append(
-            f"tune.min_epochs = {config.min_epochs}: there are {judged} epochs{of_stage}, so Hyperband could never "
-            f"stop a trial. Set tune.min_epochs={judged} or less, or tune.pruner=none"
+            f"tune.min_epochs = {config.min_epochs}: there {'is' if judged == 1 else 'are'} {judged} "
+            f"epoch{'' if judged == 1 else 's'}{of_stage}, so Hyperband could never "
+            f"stop a trial. Set tune.min_epochs={judged}{' or less' if judged > 1 else ''}, or tune.pruner=none"
         )
     needed = _repeats_for_wilcoxon(config.wilcoxon_p)
     if config.pruner == "wilcoxon" and config.repeats < needed:
@@ -82,7 +83,7 @@ def tune_problems(
     problems += _unfair(config, baseline)
     for name in config.losses:
         if name in losses:
-            problems += study_problems(config, train, losses[name])
+            problems += [problem for problem in study_problems(config, train, losses[name]) if problem not in problems]
     for name in config.space:
         if name not in losses and name != "train":
             problems.append(f"tune.space.{name}: not defined under losses; defined: {defined}, and train")

@@ -106,11 +106,14 @@ class Counts:
         return self.running + self.waiting
 
 
-def open_study(shared: SharedStorage, plan: StudyPlan) -> optuna.Study:
-    """The study of ``plan``, created with all its trials where there is none, and brought to the asked number."""
+def open_study(shared: SharedStorage, plan: StudyPlan, *, retries: int | None = None) -> optuna.Study:
+    """The study of ``plan``, created with all its trials where there is none, and brought to the asked number.
+
+    A trial that failed more than ``retries`` times is given up, see ``claim``; None gives none up.
+    """
     with shared.lock(plan.name):
         study = _create_or_load(shared, plan)
-        _put_back_failed(study, retries=None)
+        _put_back_failed(study, retries=retries)
         _reserve(study, plan)
     return study
 

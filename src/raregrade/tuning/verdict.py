@@ -7,7 +7,8 @@ Student's t: luck alone passes one time in twenty.
 
 Over folds the differences are not independent, because folds share training images. There the mean of each fold counts
 once, and the variance is corrected (Nadeau and Bengio, Machine Learning 52 (2003), 239; ``benchmarks/confirmation.py``
-measures what both rules let pass).
+measures what both rules let pass). On one split the claim is about its patients: of settings that are equally good
+elsewhere, one may well be better on them, which the test split alone can tell.
 
 A setting that does not train is worse than one that does. A candidate of which a training failed is never better. A
 reference that failed with every seed, or with at least three and more than half of them, is worse than a candidate that
@@ -127,7 +128,7 @@ def sentence(
 ) -> str:
     """What a person reads of it: ``by`` is the comparison with the loss's own settings."""
     own = "its settings in params.yaml"
-    over = f" over {by.pairs} {'folds' if folds else 'fresh seeds'}"
+    over = f" over {by.pairs} folds" if folds else f" over {by.pairs} fresh seeds on the validation split"
     if by.reason == "same":
         return f"No trial of {loss} was better than its settings in params.yaml: they are kept."
     if by.reason == "candidate_failed":

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -68,9 +68,9 @@ def work(plan: TunePlan) -> int:
     try:
         with _quiet_optuna(), shared.alive(worker):
             log = open_log(shared, plan)
-            searches = [_Open(study, open_study(shared, study)) for study in plan.searches]
+            searches = open_searches(shared, plan)
             finished = _finish(plan, shared, searches, worker, log)
-            confirmations = [_Open(study, open_study(shared, study)) for study in confirmation_plans(searches, plan)]
+            confirmations = _open_all(shared, plan, confirmation_plans(searches, plan))
             return finished + _finish(plan, shared, confirmations, worker, log)
     except StorageInternalError as err:
         raise UserError(
@@ -88,7 +88,12 @@ def confirmation_plans(searches: list[_Open], plan: TunePlan) -> list[StudyPlan]
 
 def open_searches(shared: SharedStorage, plan: TunePlan) -> list[_Open]:
     """The studies of ``plan`` that look for parameters."""
-    return [_Open(study, open_study(shared, study)) for study in plan.searches]
+    return _open_all(shared, plan, plan.searches)
+
+
+def _open_all(shared: SharedStorage, plan: TunePlan, studies: Iterable[StudyPlan]) -> list[_Open]:
+    retries = plan.storage.retries
+    return [_Open(study, open_study(shared, study, retries=retries)) for study in studies]
 
 
 def start_anew(plan: TunePlan) -> None:
@@ -290,7 +295,7 @@ class _Crew:
         if not any(counts(study).open for study in studies):
             with _quiet_optuna():
                 plans = confirmation_plans(self.searches, self.plan)
-                studies += [open_study(self.shared, study) for study in plans]
+                studies += [item.study for item in _open_all(self.shared, self.plan, plans)]
         return sum(counts(study).finished for study in studies)
 
     def _stop_all(self) -> None:
