@@ -14,14 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import numpy as np
 
-from raregrade.atomic import write_text
+from raregrade.atomic import write_error, write_text
 from raregrade.errors import DataError
 from raregrade.evaluation.candidates import Candidate
 
@@ -68,11 +69,10 @@ def record(look: Look, ledger: Path, elsewhere: Iterable[str] = ()) -> int:
         elsewhere: identities of looks at the same test split that another store knows.
 
     Raises:
-        DataError: the ledger is not one.
+        DataError: the ledger is not one, or another process holds it.
         WriteError: it cannot be written.
     """
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(ledger.with_name(f"{ledger.name}.lock"), timeout=_LOCK_SECONDS):
+    with _locked(ledger):
         splits = _read(ledger)
         known = splits.get(look.split, [])
         looks = list(dict.fromkeys([*known, *sorted(elsewhere), look.identity]))
@@ -80,6 +80,24 @@ def record(look: Look, ledger: Path, elsewhere: Iterable[str] = ()) -> int:
             content = {"schema": _SCHEMA, "splits": {**splits, look.split: looks}}
             write_text(ledger, json.dumps(content, indent=2) + "\n")
     return len(looks)
+
+
+@contextmanager
+def _locked(ledger: Path) -> Iterator[None]:
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(ledger.with_name(f"{ledger.name}.lock"), timeout=_LOCK_SECONDS)
+        lock.acquire()
+    except filelock.Timeout as err:
+        raise DataError(
+            f"another process has held {err.lock_file} for {_LOCK_SECONDS:.0f} s; end it, and run again"
+        ) from err
+    except OSError as err:
+        raise write_error(err, ledger) from err
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read(ledger: Path) -> dict[str, list[str]]:
