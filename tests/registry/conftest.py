@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raregrade.config import DataConfig, PhantomConfig, TrainConfig
+from raregrade.config.data import SplitConfig
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
@@ -34,8 +36,10 @@ class Contest:
 Compare = Callable[..., Contest]
 
 
-def _prepare(folder: Path, seed: int, flavour: str = "ordinal") -> PreparedDataset:
-    config = PhantomConfig(flavour=flavour, patients=40, image_size=32)  # type: ignore[arg-type]
+def _prepare(
+    folder: Path, seed: int, flavour: str = "ordinal", patients: int = 40, test: float = 0.15
+) -> PreparedDataset:
+    config = PhantomConfig(flavour=flavour, patients=patients, image_size=32)  # type: ignore[arg-type]
     draw_phantom(config, seed, folder / "raw")
     space = PHANTOM_LABELS[flavour]
     data = DataConfig(
@@ -45,6 +49,7 @@ def _prepare(folder: Path, seed: int, flavour: str = "ordinal") -> PreparedDatas
         classes=list(space.classes),
         hierarchy=[list(edge) for edge in space.edges],
         image_size=32,
+        split=SplitConfig(test=test),
     )
     return prepare_dataset(data, seed, folder / "prepared")
 
@@ -66,11 +71,37 @@ def findings_dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDatase
     return _prepare(tmp_path_factory.mktemp("findings"), seed=1, flavour="hierarchical")
 
 
+@pytest.fixture(scope="session")
+def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Enough test patients (60) to tell a model that has learned from one that has not."""
+    return _prepare(tmp_path_factory.mktemp("large"), seed=1, patients=150, test=0.4)
+
+
+def _fit_head(model: Any, dataset: PreparedDataset) -> None:
+    """Ridge regression of the grades on the features of a random backbone, as weights of the linear head."""
+    import torch
+
+    rows = dataset.rows("train")
+    with torch.inference_mode():
+        images = torch.from_numpy(np.array(dataset.images(rows))).permute(0, 3, 1, 2)
+        features = model.eval().features(images).double().numpy()
+    mean, sd = features.mean(axis=0), features.std(axis=0) + 1e-6
+    scaled, wanted = (features - mean) / sd, np.eye(dataset.label_space.num_classes)[dataset.targets(rows)]
+    gram = scaled.T @ scaled + 10 * np.eye(scaled.shape[1])
+    slopes = 6 * np.linalg.solve(gram, scaled.T @ (wanted - wanted.mean(axis=0))) / sd[:, None]
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(slopes.T))
+        model.head.bias.copy_(torch.from_numpy(6 * wanted.mean(axis=0) - mean @ slopes))
+
+
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
-    """``make_model(dataset, loss, seed)`` writes a model folder; the weights depend on all three."""
+    """``make_model(dataset, loss, seed)`` writes a model folder; the weights depend on all three.
 
-    def make(dataset: PreparedDataset, loss: str = "ce", seed: int = 1) -> Path:
+    The head of a model with a loss in ``learned`` is fitted to the training images, that of others is random.
+    """
+
+    def make(dataset: PreparedDataset, loss: str = "ce", seed: int = 1, learned: tuple[str, ...] = ()) -> Path:
         import torch
 
         from raregrade.models.backbone import build_model
@@ -80,6 +111,8 @@ def make_model(tmp_path: Path) -> MakeModel:
         space = dataset.label_space
         model = build_model(train, channels=dataset.channels, num_outputs=space.num_classes)
         model.set_normalisation([128.0] * dataset.channels, [40.0] * dataset.channels)
+        if loss in learned:
+            _fit_head(model, dataset)
         folder = tmp_path / "models" / dataset.content_hash[:6] / loss / str(seed)
         card = {
             "loss": {"name": loss, "kind": loss, "params": {}},
@@ -112,9 +145,10 @@ def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
         winner: str = "cdw_ce",
         baseline: str = "ce",
         seeds: tuple[int, ...] = (1,),
+        learned: tuple[str, ...] = (),
         edit: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Contest:
-        folders = {(loss, seed): make_model(dataset, loss, seed) for loss in losses for seed in seeds}
+        folders = {(loss, seed): make_model(dataset, loss, seed, learned) for loss in losses for seed in seeds}
         own = {key: true_metrics(folder, dataset) for key, folder in folders.items()}
         decision = default_decision(dataset.label_space).to_json()
         entries: dict[str, Any] = {}
