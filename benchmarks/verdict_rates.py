@@ -1,8 +1,8 @@
-"""How often the comparison claims, where nothing is better and where something is: simulated studies for ``verdict.py``.
+"""How often the comparison claims, where nothing is better and where something is: simulated studies.
 
-A study is what a user does: train each loss with several seeds, choose the loss by validation, test it once against the
-baseline on the test split. The statistics are raregrade's own (``paired``, ``mrmc``, ``claim``); only the trained models
-and the patients are drawn, so that the truth is known.
+A study is what a user does: train each loss with several seeds, choose the loss by validation, test it once against
+the baseline on the test split. The statistics are raregrade's own (``paired``, ``mrmc``, ``claim``); only the trained
+models and the patients are drawn, so that the truth is known.
 
 Shape legend: M models, N images, K classes.
 """

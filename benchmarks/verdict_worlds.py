@@ -2,9 +2,9 @@
 
 A patient has one to four images, which mostly have one class, and a difficulty that every model meets. A model sees an
 image's truth through noise: part of it every model meets (the image is hard), part the models of one loss share (what
-that loss finds hard), and part is its own. How much noise it has is the luck of its training: the logarithm of its scale
-is normal around what the loss achieves, with standard deviation ``spread``. Nothing here knows how a difference is
-tested.
+that loss finds hard), and part is its own. How much noise it has is the luck of its training: the logarithm of its
+scale is normal around what the loss achieves, with standard deviation ``spread``. Nothing here knows how a difference
+is tested.
 
 Shape legend: N images, K classes, M models, G patients.
 """
@@ -77,7 +77,7 @@ def draw_patients(rng: np.random.Generator, world: World, count: int) -> Patient
 
 
 def draw_models(rng: np.random.Generator, world: World, patients: Patients, scales: npt.ArrayLike) -> Floats:
-    """Probabilities [M, N, K] of the models of one loss with noise ``scales`` [M]; 1 is the usual noise, less is better."""
+    """Probabilities [M, N, K] of the models of one loss with noise ``scales`` [M]; 1 is usual, less is better."""
     k, task = world.space.num_classes, world.space.task
     factor = world.noise * np.asarray(scales, dtype=np.float64)
     factor = factor.reshape(-1, *(1,) * patients.hardness.ndim)
@@ -95,7 +95,7 @@ def draw_models(rng: np.random.Generator, world: World, patients: Patients, scal
 
 
 def draw_scales(rng: np.random.Generator, seeds: int, spread: float, gain: float = 0.0) -> Floats:
-    """Noise scales of ``seeds`` trainings of a loss; ``gain`` is how much less noise its typical training has, in logs."""
+    """Noise scales of ``seeds`` trainings of a loss, whose typical one is exp(-``gain``)."""
     return np.asarray(np.exp(rng.normal(0, spread, seeds) - gain), dtype=np.float64)
 
 

@@ -154,7 +154,7 @@ def test_arrays_that_are_no_predictions_are_refused(targets: np.ndarray, probs: 
 
 def test_metrics_and_statistics_need_numpy_alone() -> None:
     code = (
-        "import sys, raregrade.evaluation.metrics, raregrade.evaluation.statistics\n"
+        "import sys, raregrade.evaluation.metrics, raregrade.evaluation.intervals, raregrade.evaluation.mrmc\n"
         "loaded = {'pandas', 'sklearn', 'scipy', 'matplotlib', 'jinja2', 'torch', 'pydantic'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )

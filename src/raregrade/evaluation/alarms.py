@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.config.gate import AlarmConfig
-from raregrade.evaluation.intervals import FEWEST_POSITIVES, positive_groups, wilson
+from raregrade.evaluation.intervals import FEWEST_POSITIVES, positive_groups
 from raregrade.evaluation.jackknife import group_numbers, jackknife_covariance, leave_one_out_auroc
+from raregrade.evaluation.limits import wilson
 from raregrade.evaluation.metrics import one_against_rest, weighted_auroc
 from raregrade.evaluation.mrmc import holm
 from raregrade.labels import LabelSpace

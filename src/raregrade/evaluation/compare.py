@@ -27,7 +27,8 @@ from raregrade.evaluation.candidates import SPLITS, Candidate, read_candidates
 from raregrade.evaluation.claim import claim_of, difference_to_json, recommended
 from raregrade.evaluation.comparison_page import COMPARISON_FILES, RunFacts, write_comparison
 from raregrade.evaluation.decision_fit import applicable_decisions
-from raregrade.evaluation.intervals import class_of_metric, enough_patients, positive_groups, scaled_limits
+from raregrade.evaluation.intervals import class_of_metric, enough_patients, positive_groups
+from raregrade.evaluation.limits import scaled_limits
 from raregrade.evaluation.looks import Look
 from raregrade.evaluation.metrics import headline_metrics
 from raregrade.evaluation.mrmc import holm

@@ -240,7 +240,7 @@ def _between(covariance: Floats) -> float:
 def _error(
     training: tuple[float, float], seeds: tuple[int, int], case: float, case_df: float, confidence: float
 ) -> tuple[float, float]:
-    """Standard error of a difference and its degrees of freedom, from s²/S of each loss and the variance over patients."""
+    """Standard error of a difference and its degrees of freedom, from s²/S of each and the variance over patients."""
     most = _DF_OF_TWO_SEEDS if min(seeds) == 2 else math.inf
     total, df = _total(training, seeds, case, case_df)
     found = (math.sqrt(total), min(df, most))

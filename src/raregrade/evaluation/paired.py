@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raregrade.evaluation.candidates import Candidate
-from raregrade.evaluation.intervals import jackknife_df
 from raregrade.evaluation.jackknife import jackknife_covariance, leave_one_out
+from raregrade.evaluation.limits import jackknife_df
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.evaluation.mrmc import (
     Difference,

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from raregrade.config import AlarmConfig
 from raregrade.data.manifest import PreparedDataset
 from raregrade.evaluation.alarms import Alarm, ModelOnSplit, find_alarms
-from raregrade.evaluation.intervals import jackknife_df
 from raregrade.evaluation.jackknife import jackknife_covariance, leave_one_out
+from raregrade.evaluation.limits import jackknife_df
 from raregrade.evaluation.metrics import compute_metrics, predictions_of
 from raregrade.labels import LabelSpace
 from raregrade.models.decisions import Decision
