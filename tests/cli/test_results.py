@@ -24,30 +24,55 @@ def write(path, content):
 
 def comparison():
     value = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd": None, "per_seed": {"1": 0.5}}
-    entry = {"kind": "ce", "seeds": [1], "candidate": True, "metrics": {"val_qwk": value}, "difference": {}}
+    entry = {
+        "kind": "ce",
+        "seeds": [1],
+        "candidate": True,
+        "decision": {"rule": "argmax"},
+        "alarms": [],
+        "metrics": {"val_qwk": value},
+        "difference": {},
+        "rules": {},
+    }
+    claim = {"metric": "test_qwk", "loss": "ce", "baseline": "ce", "tested": None, "verdict": "alone", "objection": ""}
     return {
         "selection_metric": "qwk",
         "winner": {"loss": "ce", "seed": 1},
+        "recommended": {"loss": "ce", "seed": 1},
         "baseline": "ce",
-        "clearly_better": False,
+        "claim": claim | {"difference": None, "power": None, "least": {}},
         "headline": ["qwk"],
-        "bootstrap": {"confidence": 0.95},
+        "inference": {"confidence": 0.95},
+        "folds": None,
+        "unit": "patients",
+        "data_warnings": ["the same picture lies in train and test"],
         "losses": {"ce": entry},
     }
 
 
 def test_a_comparison_and_a_registration(folder, capsys):
+    write(folder / "compare" / "run.json", {"test_looks": 4, "minutes": None})
     outputs = {
         "comparison": write(folder / "compare" / "comparison.json", comparison()),
         "registration": write(
             folder / "register" / "registered.json",
-            {"registered": True, "name": "grades", "version": "3", "reasons": [], "remarks": ["fine"], "loss": "ce", "seed": 1},
+            {
+                "registered": True,
+                "name": "grades",
+                "version": "3",
+                "reasons": [],
+                "remarks": ["fine"],
+                "loss": "ce",
+                "seed": 1,
+            },
         ),
     }
     print_results(outputs, folder)
     shown = capsys.readouterr().out
+    assert shown.startswith("\nwarning: the same picture lies in train and test\n")
     assert "Only ce was compared: val QWK 0.500" in shown
-    assert "registered: grades version 3\n  fine\n" in shown
+    assert "looked at by 4 comparisons" in shown
+    assert "registered: grades version 3 (ce, seed 1)\n  fine\n" in shown
     assert shown.endswith("report: run/compare/comparison.html\noutputs and logs of all tasks: run\n")
 
 
