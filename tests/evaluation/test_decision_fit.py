@@ -133,6 +133,31 @@ def test_a_wanted_sensitivity_is_reached_with_the_highest_threshold() -> None:
     assert dict(found.cross_validated)["sensitivity"] == pytest.approx(0.9, abs=0.06)
 
 
+def test_each_label_may_want_a_sensitivity_of_its_own() -> None:
+    predictions = multilabel(2, rare=0.3)
+    own = Decision("threshold", thresholds=(0.5, 0.5))
+
+    def fitted(wanted: float | dict[str, float]) -> tuple[float, ...]:
+        config = EvaluateConfig(decision="sensitivity", sensitivity=wanted)
+        thresholds = fit_decision(predictions, config, own, "auroc").decision.thresholds
+        assert thresholds is not None
+        return thresholds
+
+    assert fitted({"mass": 0.8, "nodule": 0.95}) == (fitted(0.95)[0], fitted(0.8)[1])
+    assert fitted({"mass": 0.8}) == (0.5, fitted(0.8)[1])
+    config = EvaluateConfig(decision="sensitivity", sensitivity={"mass": 0.8})
+    assert "one half for nodule" in fit_decision(predictions, config, own, "auroc").how
+    config = EvaluateConfig(decision="sensitivity", sensitivity={"oedema": 0.8})
+    with pytest.raises(ConfigError, match=r"evaluate\.sensitivity: oedema given; labels: nodule, mass"):
+        fit_decision(predictions, config, own, "auroc")
+
+
+@pytest.mark.parametrize("cost", [-1.0, float("inf"), float("nan")])
+def test_costs_are_finite_and_not_negative(cost: float) -> None:
+    with pytest.raises(ValueError, match=r"costs\.0\.1"):
+        EvaluateConfig(decision="expected_cost", costs=[[0.0, cost], [1.0, 0.0]])
+
+
 def test_a_label_with_too_few_patients_keeps_one_half_and_is_named() -> None:
     predictions = multilabel(3, rare=0.01)
     own = Decision("threshold", thresholds=(0.5, 0.5))

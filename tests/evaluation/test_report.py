@@ -54,7 +54,7 @@ def test_report_json_says_what_was_judged(tmp_path: Path, draw, ordinal: LabelSp
 def test_a_report_is_decided_by_the_rule_that_it_names(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     predictions = draw(ordinal, strength=1.0)
     median = Decision("median")
-    fitted = FittedDecision(median, "median was chosen", (("qwk", 0.5),))
+    fitted = FittedDecision(median, Decision("argmax"), "median was chosen", (("qwk", 0.5),))
     metrics = write_report(predictions, tmp_path / "r", Judged("t", decision=fitted))
     expected = compute_metrics(predictions.targets("test"), predictions.probs("test"), ordinal, median)
     assert (
@@ -63,12 +63,13 @@ def test_a_report_is_decided_by_the_rule_that_it_names(tmp_path: Path, draw, ord
         != compute_metrics(predictions.targets("test"), predictions.probs("test"), ordinal)["qwk"]
     )
     report = json.loads((tmp_path / "r" / "report.json").read_text())
-    assert report["decision"] == {"rule": "median"}
+    assert (report["decision"], report["own_decision"]) == ({"rule": "median"}, {"rule": "argmax"})
     table = pd.read_csv(tmp_path / "r" / "confusion.csv", keep_default_na=False)
     decided = median.decide(predictions.probs("test"))
     assert table["predicted"].tolist() == [ordinal.classes[i] for i in decided]
     page = (tmp_path / "r" / "report.html").read_text()
-    assert "decided by median" in page
+    assert "decided by median (the rule of the loss is argmax)" in page
+    assert "val, chosen on" in page
     assert "Median was chosen. Cross-validated within validation: qwk 0.500." in page
 
 

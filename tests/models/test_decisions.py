@@ -14,7 +14,14 @@ from raregrade.losses.coral import CoralLoss
 from raregrade.losses.corn import CornLoss
 from raregrade.losses.cross_entropy import CrossEntropyLoss
 from raregrade.losses.hbce import HBCELoss
-from raregrade.models.decisions import Decision, decision_of, decision_of_card, default_decision, with_decision
+from raregrade.models.decisions import (
+    Decision,
+    decided_by,
+    decision_of,
+    decision_of_card,
+    default_decision,
+    with_decision,
+)
 from raregrade.models.outputs import probabilities
 
 ORDINAL = LabelSpace("ordinal", ("none", "mild", "moderate", "severe"))
@@ -56,8 +63,8 @@ def test_the_cheapest_class_need_not_be_the_likeliest() -> None:
     costs = ((0.0, 1.0), (10.0, 0.0))
     probs = np.array([[0.8, 0.2], [0.95, 0.05]])
     assert Decision("expected_cost", costs=costs).decide(probs).tolist() == [1, 0]
-    for wrong, right in ((((0.0, 1.0), (1.0, 0.0)), Decision("argmax")),):
-        np.testing.assert_array_equal(Decision("expected_cost", costs=wrong).decide(probs), right.decide(probs))
+    equal = Decision("expected_cost", costs=((0.0, 1.0), (1.0, 0.0)))
+    np.testing.assert_array_equal(equal.decide(probs), Decision("argmax").decide(probs))
 
 
 def test_squared_costs_decide_near_the_mean() -> None:
@@ -74,16 +81,40 @@ def test_each_label_has_its_own_threshold_and_is_predicted_above_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "decision",
+    ("decision", "space"),
     [
-        Decision("argmax"),
-        Decision("median"),
-        Decision("threshold", thresholds=(0.1, 0.9)),
-        Decision("expected_cost", costs=((0.0, 2.0), (1.0, 0.0))),
+        (Decision("argmax"), ORDINAL),
+        (Decision("median"), ORDINAL),
+        (Decision("threshold", thresholds=(0.1, 0.9)), MULTILABEL),
+        (Decision("expected_cost", costs=((0.0, 2.0), (1.0, 0.0))), LabelSpace("multiclass", ("a", "b"))),
     ],
 )
-def test_a_decision_survives_its_card(decision: Decision) -> None:
-    assert decision_of_card(with_decision({"loss": "x"}, decision)) == decision
+def test_a_decision_survives_its_card(decision: Decision, space: LabelSpace) -> None:
+    assert decision_of_card(with_decision({"label_space": space.to_json()}, decision)) == decision
+
+
+@pytest.mark.parametrize(
+    ("decision", "space"),
+    [
+        (Decision("argmax"), MULTILABEL),
+        (Decision("threshold", thresholds=(0.5,) * 4), ORDINAL),
+        (Decision("median"), LabelSpace("multiclass", ("a", "b"))),
+    ],
+)
+def test_a_card_whose_rule_does_not_fit_its_labels_is_refused(decision: Decision, space: LabelSpace) -> None:
+    with pytest.raises(ModelError, match=f"decision {decision.rule} does not fit task {space.task}"):
+        decision_of_card(with_decision({"label_space": space.to_json()}, decision))
+
+
+def test_a_card_without_decision_and_with_an_unknown_output_is_refused() -> None:
+    with pytest.raises(ModelError, match="unknown output 'logits'; allowed: softmax, sigmoid, corn, coral"):
+        decision_of_card({"output": "logits", "label_space": ORDINAL.to_json()})
+
+
+def test_a_report_names_its_rule_and_that_of_the_loss_where_they_differ() -> None:
+    both = {"decision": {"rule": "median"}, "own_decision": {"rule": "argmax"}}
+    assert decided_by(both) == "median (the rule of the loss is argmax)"
+    assert decided_by({**both, "decision": {"rule": "argmax"}}) == "argmax"
 
 
 @pytest.mark.parametrize(("output", "rule"), [("softmax", "argmax"), ("corn", "median"), ("coral", "median")])

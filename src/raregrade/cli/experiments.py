@@ -175,15 +175,15 @@ def show(
 def _print_judgement(out: Path) -> None:
     """Print how the model was decided, and what speaks against it or the data."""
     from raregrade.evaluation.words import alarm_texts
-    from raregrade.models.decisions import Decision
+    from raregrade.models.decisions import decided_by
 
     report = read_json(out / "report.json", "`raregrade evaluate` writes it.")
     for text in report["data_warnings"]:
         print(f"warning: {text}")
     for text in alarm_texts(report["alarms"]):
         print(f"alarm: the model {text}")
-    how = f" ({report['decision_fit']['how']})" if report["decision_fit"] else ""
-    print(f"decided by: {Decision.from_json(report['decision'])}{how}")
+    how = f"; {report['decision_fit']['how']}" if report["decision_fit"] else ""
+    print(f"decided by: {decided_by(report)}{how}")
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

@@ -18,6 +18,9 @@ DECISIONS: dict[str, tuple[DecisionName, ...]] = {
 }
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class EvaluateConfig(ConfigModel):
     """How a model is judged.
 
@@ -26,14 +29,15 @@ class EvaluateConfig(ConfigModel):
             and ``expected_cost`` are one rule for all losses; ``best`` chooses among these for each model on validation
             patients; ``f1``, ``youden`` and ``sensitivity`` fit one threshold a label on validation patients.
         costs: for ``expected_cost``: costs[i][j] is the cost of predicting class j for an image of class i.
-        sensitivity: for ``sensitivity``: the share of images with a label that is to be found.
+        sensitivity: for ``sensitivity``: the share of images with a label that is to be found, one for all labels or a
+            mapping of labels; a label that the mapping leaves out keeps the threshold one half.
     """
 
     batch_size: int = Field(256, ge=1, le=65_536)
     keep_embeddings: bool = False
     decision: DecisionName = "own"
-    costs: list[list[Annotated[float, Field(ge=0)]]] | None = None
-    sensitivity: float | None = Field(None, gt=0, lt=1)
+    costs: list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]] | None = None
+    sensitivity: Share | dict[str, Share] | None = None
 
     @model_validator(mode="after")
     def _rules_have_their_numbers(self) -> EvaluateConfig:
@@ -61,7 +65,18 @@ class EvaluateConfig(ConfigModel):
                 found.append(f"evaluate.costs: {k} classes need {k} rows of {k} costs, got {shape}")
             elif any(self.costs[i][i] >= min(self.costs[i][:i] + self.costs[i][i + 1 :]) for i in range(k)):
                 found.append("evaluate.costs: the right class must cost less than every wrong one, in each row")
+        if isinstance(self.sensitivity, dict):
+            unknown = [name for name in self.sensitivity if name not in label_space.classes]
+            if unknown or not self.sensitivity:
+                found.append(
+                    f"evaluate.sensitivity: {', '.join(unknown) or 'no label'} given; labels: "
+                    f"{', '.join(label_space.classes)}"
+                )
         return found
+
+    def wanted_sensitivity(self, label: str) -> float | None:
+        """The share of images with ``label`` that is to be found; None where the settings want none."""
+        return self.sensitivity.get(label) if isinstance(self.sensitivity, dict) else self.sensitivity
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]

@@ -35,7 +35,7 @@ class Reliability:
 def reliability(
     targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace, bins: int = 10
 ) -> Reliability:
-    """Bins of the winning class's probability against its accuracy, or of every known label's probability.
+    """Bins of the most probable class's probability against how often it is the true class, or of every known label's probability.
 
     Args:
         targets: int [N], or float [N, K] of 0, 1 and NaN for ``multilabel``.
@@ -49,7 +49,7 @@ def reliability(
         names = ("Predicted probability of a label", "Share with the label", "Labels")
     else:
         confidence, hit = probs.max(axis=1), (probs.argmax(axis=1) == targets).astype(np.float64)
-        names = ("Probability of the predicted class", "Accuracy", "Images")
+        names = ("Probability of the most probable class", "Share in which it is the true class", "Images")
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     counts = np.bincount(index, minlength=bins)
     filled = np.maximum(counts, 1)

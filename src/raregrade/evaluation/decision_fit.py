@@ -35,12 +35,14 @@ class FittedDecision:
 
     Attributes:
         decision: the rule.
+        own: the rule of the model's loss.
         how: one sentence; empty where it is the loss's own rule or one that the settings name.
         cross_validated: the metric under rules fitted on other validation patients, by name; empty where nothing was
             fitted. The metric of validation under ``decision`` itself flatters it.
     """
 
     decision: Decision
+    own: Decision
     how: str = ""
     cross_validated: tuple[tuple[str, float], ...] = ()
 
@@ -75,14 +77,14 @@ def fit_decision(predictions: Predictions, config: EvaluateConfig, own: Decision
         raise ConfigError("\n".join(problems))
     rules = applicable_decisions(space, config)
     if config.decision == "own":
-        return FittedDecision(own)
+        return FittedDecision(own, own)
     if config.decision in rules:
-        return FittedDecision(rules[config.decision])
+        return FittedDecision(rules[config.decision], own)
     if "val" not in predictions.splits:
         raise ConfigError(f"evaluate.decision: {config.decision} is fitted on split val, and the predictions have none")
     if config.decision == "best":
         return _best_rule(predictions, rules, own, metric)
-    return _thresholds(predictions, config)
+    return _thresholds(predictions, config, own)
 
 
 def _best_rule(predictions: Predictions, rules: dict[str, Decision], own: Decision, metric: str) -> FittedDecision:
@@ -104,7 +106,7 @@ def _best_rule(predictions: Predictions, rules: dict[str, Decision], own: Decisi
     how = f"{chosen} was chosen among {', '.join(map(str, candidates))} by {metric} on validation"
     if chosen == own:
         how = f"no rule was better than {own} by more than one standard error of {metric} on validation"
-    return FittedDecision(chosen, how, () if estimate is None else ((metric, estimate),))
+    return FittedDecision(chosen, own, how, () if estimate is None else ((metric, estimate),))
 
 
 def _choose(
@@ -145,16 +147,22 @@ def _metric_of_decided(
     return compute_metrics(targets, np.eye(space.num_classes)[decided], space).get(metric)
 
 
-def _thresholds(predictions: Predictions, config: EvaluateConfig) -> FittedDecision:
+def _thresholds(predictions: Predictions, config: EvaluateConfig, own: Decision) -> FittedDecision:
     """One threshold a label; one half where too few patients have the label, or lack it."""
     targets, probs, groups = (predictions.targets("val"), predictions.probs("val"), predictions.groups("val"))
     space = predictions.label_space
     positives = positive_groups(targets, groups, space)
     negatives = positive_groups(1 - targets, groups, space)
-    fit = _FITS[config.decision] if config.decision != "sensitivity" else _for_sensitivity(config.sensitivity or 0.0)
-    folds, found, few, held_out = _folds(groups), [], [], []
+    folds = _folds(groups)
+    found: list[float] = []
+    few: list[str] = []
+    held_out: list[tuple[float, float, float]] = []
     for i, name in enumerate(space.classes):
         known = ~np.isnan(targets[:, i])
+        fit = _fit_of(config, name)
+        if fit is None:
+            found.append(THRESHOLD)
+            continue
         if min(positives[name], negatives[name]) < FEWEST_POSITIVES:
             found.append(THRESHOLD)
             few.append(name)
@@ -163,12 +171,16 @@ def _thresholds(predictions: Predictions, config: EvaluateConfig) -> FittedDecis
         found.append(fit(truth, scores))
         held_out.append(_held_out(truth, scores, fold, fit))
     how = f"thresholds fitted to {config.decision} on validation"
+    unwanted = [name for name in space.classes if _fit_of(config, name) is None]
+    if unwanted:
+        how += f"; one half for {', '.join(unwanted)}: evaluate.sensitivity does not name it"
     if few:
         how += f"; one half for {', '.join(few)}: fewer than {FEWEST_POSITIVES} validation patients with or without it"
     means = np.array(held_out).mean(axis=0) if held_out else ()
     names = ("f1", "sensitivity", "specificity")
     return FittedDecision(
         Decision("threshold", thresholds=tuple(found)),
+        own,
         how,
         tuple(zip(names, (float(v) for v in means), strict=False)),
     )
@@ -227,6 +239,14 @@ _FITS: dict[str, Fit] = {
     "f1": _by_highest(lambda hits, alarms, positives, _: 2 * hits / (hits + alarms + positives)),
     "youden": _by_highest(lambda hits, alarms, positives, negatives: hits / positives - alarms / max(1, negatives)),
 }
+
+
+def _fit_of(config: EvaluateConfig, label: str) -> Fit | None:
+    """How the threshold of ``label`` is found; None where it is not to be fitted."""
+    if config.decision != "sensitivity":
+        return _FITS[config.decision]
+    wanted = config.wanted_sensitivity(label)
+    return None if wanted is None else _for_sensitivity(wanted)
 
 
 def _folds(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

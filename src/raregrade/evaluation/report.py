@@ -37,7 +37,7 @@ from raregrade.evaluation.naming import MEANINGS
 from raregrade.evaluation.predictions import Predictions, write_predictions
 from raregrade.evaluation.words import alarm_texts
 from raregrade.labels import LabelSpace
-from raregrade.models.decisions import Decision, default_decision
+from raregrade.models.decisions import Decision, decided_by, default_decision
 
 REPORTED_SPLITS = ("val", "test")
 SHOWN_ERRORS = 12
@@ -138,6 +138,7 @@ def judge(predictions: Predictions, judged: Judged) -> tuple[dict[str, float], d
         "title": judged.title,
         "label_space": space.to_json(),
         "decision": decision.to_json(),
+        "own_decision": decision.to_json() if judged.decision is None else judged.decision.own.to_json(),
         "decision_fit": _fit_to_json(judged.decision),
         "unit": predictions.unit,
         "data_warnings": list(judged.data_warnings),
@@ -351,7 +352,7 @@ def _page(
         "figures": {name: figure(path, alternatives[name]) for name, path in pictures.items()},
         "errors": _confident_errors(predictions, split, decision),
         "facts": _facts(report),
-        "decision": str(decision),
+        "decision": decided_by(report),
         "alarms": alarm_texts(report["alarms"]),
     }
 

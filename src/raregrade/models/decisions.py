@@ -119,11 +119,25 @@ def decision_of_card(card: dict[str, Any]) -> Decision:
     """How the model of ``card`` decides; a card that does not say so has the rule of its output.
 
     Raises:
-        ModelError: the card's decision is not one.
+        ModelError: the card's decision is not one, or not one for its labels.
     """
-    if "decision" in card:
-        return Decision.from_json(card["decision"])
-    return decision_of(_RULE_OF_OUTPUT[card["output"]], LabelSpace.from_json(card["label_space"]))
+    space = LabelSpace.from_json(card["label_space"])
+    if "decision" not in card:
+        if card["output"] not in _RULE_OF_OUTPUT:
+            raise ModelError(f"unknown output {card['output']!r}; allowed: {', '.join(_RULE_OF_OUTPUT)}")
+        return decision_of(_RULE_OF_OUTPUT[card["output"]], space)
+    decision = Decision.from_json(card["decision"])
+    if (decision.rule == "threshold") != (space.task == "multilabel") or (
+        decision.rule == "median" and space.task != "ordinal"
+    ):
+        raise ModelError(f"decision {decision.rule} does not fit task {space.task}; train or register the model again")
+    return decision
+
+
+def decided_by(report: dict[str, Any]) -> str:
+    """The rule of a report (report.json), and that of the loss where it is another."""
+    used, own = (Decision.from_json(report[name]) for name in ("decision", "own_decision"))
+    return str(used) if used == own else f"{used} (the rule of the loss is {own})"
 
 
 def with_decision(card: dict[str, Any], decision: Decision) -> dict[str, Any]:
