@@ -55,10 +55,12 @@ class Found:
     Attributes:
         claimed: ``better`` or ``worse``, after the choice by validation; None where nothing was claimed.
         differences: of the last loss to the baseline on test, by headline metric.
+        detectable: the difference of the selection metric that the study could show; NaN where that is unknown.
     """
 
     claimed: str | None
     differences: Mapping[str, Difference]
+    detectable: float
 
 
 def repeat(study: Study, times: int, seed: int) -> list[Found]:
@@ -85,7 +87,10 @@ def run(rng: np.random.Generator, study: Study) -> Found:
     }
     found = test.difference(metric, chosen, names[0]) if test.defined(metric, [names[0], chosen]) else None
     verdict = verdict_of(chosen, names[0], found, metric=metric, confidence=CONFIDENCE, losses=study.losses)
-    return Found(verdict if verdict in ("better", "worse") else None, differences)
+    reach = test.power(metric, names[-1], names[0]).detectable if study.gain and metric in differences else None
+    return Found(
+        verdict if verdict in ("better", "worse") else None, differences, float("nan") if reach is None else reach
+    )
 
 
 def repeat_all(studies: Sequence[Study], times: Sequence[int], jobs: int) -> list[list[Found]]:
