@@ -17,7 +17,7 @@ def compare_folds(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Pool the folds of each loss, compare the losses, and say how much they vary from fold to fold."""
+    """Compare losses over the folds of cross-validation, each model by its own metrics."""
     from pathlib import Path
 
     from raregrade.config import CompareSection

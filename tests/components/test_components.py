@@ -66,6 +66,7 @@ def chain(tmp_path_factory):
                 "storage": str(root / "study.log"),
             },
             "gate": [{"metric": "val_accuracy", "threshold": 1.0}],
+            "alarms": {"refuse": False},  # after one epoch a model misses grades
             "tracking": {"uri": f"sqlite:///{root}/mlflow.db", "experiment": "components"},
         }
     )
@@ -225,7 +226,7 @@ def test_the_champion_is_judged_as_itself_and_stands_beside_its_successor(chain,
     result = json.loads((Path(after.comparison.path) / "comparison.json").read_text())
     assert list(result["losses"]) == ["ce", "champion"]
     assert result["losses"]["champion"]["candidate"] is False
-    assert result["winner"] == {"loss": "ce", "seed": 1}
+    assert result["winner"] == {"loss": "ce", "seed": 1, "decision": {"rule": "argmax"}}
 
 
 def test_without_a_champion_its_report_is_empty_and_its_page_says_so(chain, tmp_path):
@@ -310,7 +311,7 @@ def test_folds_are_compared_with_mean_and_spread(chain, tmp_path):
     compare_folds.python_func(
         section=section, reports=reports, dataset=chain.dataset, comparison=comparison, page=page, metrics=metrics
     )
-    assert comparison.metadata["winner"] == {"loss": "ce", "seed": 1}
+    assert comparison.metadata["winner"]["loss"] == comparison.metadata["recommended"]["loss"] == "ce"
     found = json.loads((Path(comparison.path) / "folds.json").read_text())["ce"]["1"]["val_qwk"]
     assert metrics.metadata["ce/val_qwk/seed_1/mean"] == found["mean"]
     assert len(found["per_fold"]) == len(reports)
@@ -356,7 +357,8 @@ def test_the_pages_need_nothing_beside_them(chain):
 
 
 def test_the_comparison_says_who_won(chain):
-    assert chain.comparison.metadata == {"winner": {"loss": "ce", "seed": 1}, "baseline": "ce"}
+    model = {"loss": "ce", "seed": 1, "decision": {"rule": "argmax"}}
+    assert chain.comparison.metadata == {"winner": model, "recommended": model, "baseline": "ce"}
     assert chain.comparison_metrics.metadata == {"ce/val_qwk": chain.metrics.metadata["val_qwk"]}
 
 

@@ -215,7 +215,7 @@ def describe_comparison(comparison: Artifact, page: Artifact, metrics: Metrics) 
 
 def _hand_over_comparison(folder: Path, comparison: Artifact, page: Artifact, metrics: Metrics) -> None:
     result = _read_json(folder / "comparison.json")
-    comparison.metadata.update({"winner": result["winner"], "baseline": result["baseline"]})
+    comparison.metadata.update({key: result[key] for key in ("winner", "recommended", "baseline")})
     shutil.copyfile(folder / "comparison.html", page.path)
     chosen_by = f"val_{result['selection_metric']}"
     _log_metrics(
