@@ -60,7 +60,7 @@ def power_line(comparison: Mapping[str, Any], minutes: float | None = None) -> s
         return (
             f"Power: these {unit} alone would find a true difference in {name} of {reach['detectable']:.3f} four times "
             "in five, if training added no luck of its own; how much it adds, one seed cannot tell. A second seed a "
-            f"loss allows a first claim, from {two:.1f} standard errors on; a third lowers that to {three:.1f}."
+            f"loss allows a first claim, from {two:.1f} standard errors on; a third lowers that to {three:.1f} or less."
             f"{_time(1, minutes)}"
         )
     found = f"Power: these {unit} and {_models(comparison)} find a true difference in {name} of "
