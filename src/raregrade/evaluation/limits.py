@@ -44,8 +44,7 @@ def wilson(hits: npt.NDArray[Any], trials: npt.NDArray[Any], confidence: float) 
     if 0 < share < 1 and len(trials) > 1:
         scale = len(trials) / (len(trials) - 1)
         variance = scale * ((hits - share * trials) ** 2).sum() / n**2
-        if variance > 0:
-            effective = min(max(share * (1 - share) / variance, least), n)
+        effective = min(max(share * (1 - share) / variance, least), n) if variance > 0 else n
     z = t_quantile(math.inf, confidence)
     middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     reach = z / (1 + z**2 / effective) * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
