@@ -1,6 +1,6 @@
 """Trainings of one loss that differ in their seed alone: how often a comparison calls the loss better than itself.
 
-``verdict_predictions.parquet`` holds what 24 such models say of the test patients of a small phantom
+``verdict_predictions.parquet`` holds what 24 such models say of the patients of a small phantom
 (``configs/benchmarks/verdict.yaml``). Two disjoint sets of seeds play two losses, many times over; whatever is claimed
 of them is false. Beside raregrade's test stands the rule that takes the trained weights as given and lets only patients
 be random, which is what a bootstrap over patients of averaged seeds does.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from verdict_rates import CONFIDENCE
 from raregrade.evaluation.jackknife import leave_one_out
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.evaluation.paired import PairedModels
-from raregrade.evaluation.predictions import read_predictions
+from raregrade.evaluation.predictions import Predictions, read_predictions
 from raregrade.labels import LabelSpace
 
 SPACE = LabelSpace("ordinal", ("none", "mild", "moderate", "severe"))
 SETTINGS = Path(__file__).parents[1] / "configs" / "benchmarks" / "verdict.yaml"
 SEEDS = range(1, 25)
 METRICS = ("qwk", "macro_f1", "accuracy", "auroc")
+_OF_IMAGE = ("image_id", "group_id", "split", "target")
 _NORMAL = 1.959964
 
 
@@ -43,7 +45,7 @@ class Recorded:
 
 
 def record(work: Path, table: Path) -> None:
-    """Train with each seed what ``work`` lacks; write the models' probabilities for the test images to ``table``."""
+    """Train with each seed what ``work`` lacks; write the models' probabilities to ``table``."""
 
     def run(*arguments: object) -> None:
         subprocess.run([sys.executable, "-m", "raregrade", *map(str, arguments), "--params", str(SETTINGS)], check=True)
@@ -64,28 +66,27 @@ def record(work: Path, table: Path) -> None:
     write_table(frames, table)
 
 
-def write_table(reports: list, table: Path) -> None:
-    """One row an image of the test split: target, group, and each seed's probabilities in half precision."""
-    first = reports[0]
-    columns: dict[str, npt.NDArray] = {"target": first.targets("test"), "group": first.groups("test")}
+def write_table(reports: Sequence[Predictions], table: Path) -> None:
+    """One row an image: image_id, group_id, split, target, and each seed's probabilities in half precision."""
+    first = reports[0].frame
+    columns = {name: first[name] for name in _OF_IMAGE}
     for seed, report in zip(SEEDS, reports, strict=True):
-        if not np.array_equal(report.targets("test"), first.targets("test")):
-            raise SystemExit(
-                f"seed {seed} was tested on other images than seed {SEEDS[0]}; record into an empty folder"
-            )
-        for i, name in enumerate(SPACE.classes):
-            columns[f"{seed}_{name}"] = report.probs("test")[:, i].astype(np.float16)
+        if not report.frame[list(_OF_IMAGE)].equals(first[list(_OF_IMAGE)]):
+            raise SystemExit(f"seed {seed} predicted other images than seed {SEEDS[0]}; record into an empty folder")
+        for column, name in zip(SPACE.prob_columns, SPACE.classes, strict=True):
+            columns[f"{seed}_{name}"] = report.frame[column].astype(np.float16)
     pd.DataFrame(columns).to_parquet(table, index=False)
 
 
-def read_table(table: Path) -> Recorded:
-    """Inverse of ``write_table``; rows sum to one again."""
+def read_table(table: Path, split: str = "test") -> Recorded:
+    """The images of ``split``, of what ``write_table`` wrote; rows sum to one again."""
     frame = pd.read_parquet(table)
-    seeds = [name.removesuffix("_none") for name in frame.columns if name.endswith("_none")]
+    frame = frame[frame["split"] == split]
+    seeds = [name.removesuffix(f"_{SPACE.classes[0]}") for name in frame if name.endswith(f"_{SPACE.classes[0]}")]
     probs = np.stack([frame[[f"{s}_{c}" for c in SPACE.classes]].to_numpy(dtype=np.float64) for s in seeds])
     return Recorded(
         frame["target"].to_numpy(dtype=np.int64),
-        frame["group"].to_numpy(dtype=str),
+        frame["group_id"].to_numpy(dtype=str),
         probs / probs.sum(axis=2, keepdims=True),
     )
 
