@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from raregrade.config.base import ConfigModel
 from raregrade.errors import UserError
 from raregrade.tracking import git_commit
+from raregrade.tracking.connection import THROUGH_THE_SERVER
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "environments"
 
@@ -158,6 +159,11 @@ class Environment(ConfigModel):
                 "distributed.nodes is more than 1: give checkpoints, a folder on a volume that all nodes mount"
             )
         return self
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What every container of the cluster gets: ``env``, which goes before what keeps files on MLflow's way."""
+        return THROUGH_THE_SERVER | self.env
 
     def task(self, kind: Kind) -> Task:
         """What tasks of ``kind`` get; the defaults where the file does not say."""

@@ -74,7 +74,7 @@ def _connect(task: dsl.PipelineTask, kind: Kind, environment: Environment) -> No
         kubernetes.set_image_pull_secrets(task, environment.image_pull_secrets)
     for volume in environment.volumes:
         kubernetes.mount_pvc(task, volume.claim, volume.path)
-    for name, value in environment.env.items():
+    for name, value in environment.variables.items():
         task.set_env_variable(name, value)
     if kind == "train" and environment.checkpoints:
         task.set_env_variable(CHECKPOINTS_VARIABLE, environment.checkpoints)

@@ -86,7 +86,7 @@ def checked(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _variables(environment: Environment) -> list[dict[str, Any]]:
-    plain = [{"name": name, "value": value} for name, value in environment.env.items()]
+    plain = [{"name": name, "value": value} for name, value in environment.variables.items()]
     secret = [
         {
             "name": variable,

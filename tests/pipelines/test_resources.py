@@ -139,6 +139,21 @@ def test_plain_variables_reach_every_task_and_the_folder_of_checkpoints_those_th
     assert checkpoints not in light[0]["env"]
 
 
+MULTIPART = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
+
+
+def test_every_task_fetches_and_sends_files_through_mlflow(files):
+    for container in files[1].values():
+        assert all({"name": name, "value": "false"} in container["env"] for name in MULTIPART)
+
+
+def test_an_environment_may_let_clients_fetch_files_from_the_store(tmp_path):
+    _, containers, _ = compiled(tmp_path, env={MULTIPART[0]: "true"})
+    for container in containers.values():
+        values = {v["name"]: v["value"] for v in container["env"]}
+        assert [values[name] for name in MULTIPART] == ["true", "false"]
+
+
 def test_a_task_that_hangs_is_ended(train, light):
     assert train[1]["activeDeadlineSeconds"] == "7200"
     assert light[1]["activeDeadlineSeconds"] == "600"

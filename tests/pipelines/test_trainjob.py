@@ -58,6 +58,7 @@ def test_each_node_gets_what_a_training_task_gets(job):
 def test_secrets_are_named_and_never_spelled_out(job):
     variables = {v["name"]: v for v in job["spec"]["trainer"]["env"]}
     assert variables["PGHOST"]["value"] == "postgres.team"
+    assert variables["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"]["value"] == "false"
     assert variables["MLFLOW_TRACKING_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "mlflow", "key": "password"}}
     assert variables["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["optional"] is True
 

@@ -140,6 +140,18 @@ def test_usage_statistics_of_mlflow_are_off_unless_the_user_decides(tmp_path: Pa
         assert answer.stdout.strip() == expected
 
 
+@pytest.mark.parametrize("name", ["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD"])
+def test_files_go_through_the_tracking_server_unless_the_user_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, "true")
+    open_client(f"sqlite:///{tmp_path}/mlflow.db")
+    assert os.environ[name] == "true"
+    monkeypatch.delenv(name)
+    open_client(f"sqlite:///{tmp_path}/mlflow.db")
+    assert os.environ[name] == "false"
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A real tracking server, sqlite and local files, ended by its process id."""

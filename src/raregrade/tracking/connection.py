@@ -41,6 +41,12 @@ _EXPERIMENT_TAGS = {
     ),
 }
 _GATEWAY_ERRORS = (502, 503, 504)
+# MLflow 3.17 otherwise asks its server whether the store behind it can sign URLs, and then sends the client there: to an
+# address, such as that of S3 inside a cluster, which only the server can reach.
+THROUGH_THE_SERVER = {
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -197,10 +203,12 @@ def _make_folder(database: Path) -> None:
 
 
 def _set_defaults() -> None:
-    """Unless the user decides otherwise: no usage statistics (the data are medical), no bars for small downloads."""
+    """Unless the user decides otherwise: no usage statistics (the data are medical), no bars for small downloads,
+    files through the tracking server alone."""
     if "DO_NOT_TRACK" not in os.environ:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", **THROUGH_THE_SERVER}.items():
+        os.environ.setdefault(name, value)
 
 
 def problem_with(uri: str) -> str:
