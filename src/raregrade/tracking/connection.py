@@ -41,8 +41,8 @@ _EXPERIMENT_TAGS = {
     ),
 }
 _GATEWAY_ERRORS = (502, 503, 504)
-# MLflow 3.17 otherwise asks its server whether the store behind it can sign URLs, and then sends the client there: to an
-# address, such as that of S3 inside a cluster, which only the server can reach.
+# MLflow 3.17 otherwise asks its server whether the store behind it can sign URLs, and then sends the client there: to
+# an address, such as that of S3 inside a cluster, which only the server can reach.
 THROUGH_THE_SERVER = {
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
