@@ -111,7 +111,8 @@ def arguments(
             "the address and give it to the tasks as the variable PGPASSWORD, on a cluster from a secret."
         )
     losses = list(dict.fromkeys([untuned_name(params.compare.baseline), loss]))
-    trained = [(name, "") for name in losses] + [(name, BASELINE_FILE if name != loss else BEST_FILE) for name in losses]
+    after_study = [(name, BEST_FILE if name == loss else BASELINE_FILE) for name in losses]
+    trained = [(name, "") for name in losses] + after_study
     runs = [
         {"loss": name, "seed": seed, "section": to_wire(section(params, "train", name))}
         | ({"tuned": file} if file else {})

@@ -43,12 +43,13 @@ def test_predictions_of_another_program_are_judged(run: Command, external: Path)
     result = run("evaluate", "--predictions", "predictions.csv", "--labels", "labels.json", "--out", "report")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["metric", "val", "test"]
-    assert lines[1].split()[0] == "qwk"
+    assert lines[0] == "decided by: argmax"
+    assert lines[1].split() == ["metric", "val", "test"]
+    assert lines[2].split()[0] == "qwk"
     assert lines[-1] == "report: report/report.html"
     assert (external / "report" / "report.html").is_file()
     metrics = json.loads((external / "report" / "metrics.json").read_text())
-    assert lines[1].split()[1:] == [f"{metrics['val_qwk']:.4f}", f"{metrics['test_qwk']:.4f}"]
+    assert lines[2].split()[1:] == [f"{metrics['val_qwk']:.4f}", f"{metrics['test_qwk']:.4f}"]
 
 
 def test_predictions_with_a_label_outside_the_classes_are_refused_with_file_and_row(
