@@ -15,7 +15,7 @@ def params():
         {
             "data": {"source": "phantom", "path": "x", "task": "ordinal", "classes": ["a", "b"]},
             "losses": {"ce": {}, "cdw_ce": {"power": 3.0}},
-            "compare": {"losses": ["ce", "cdw_ce"], "seeds": [4, 5], "baseline": "ce", "resamples": 321},
+            "compare": {"losses": ["ce", "cdw_ce"], "seeds": [4, 5], "baseline": "ce", "confidence": 0.9},
         }
     )
 
@@ -25,7 +25,7 @@ def test_without_a_champion_the_recipe_is_that_of_the_parameters(params, tmp_pat
     recipe = champion(default, section(params, "compare"), "grades", tmp_path / "out", tracking=no_tracking)
     assert (recipe.section, recipe.seeds, recipe.version, recipe.previous) == (default, (4, 5), None, None)
     compare = recipe.compare.compare
-    assert (compare.losses, compare.baseline, compare.seeds, compare.resamples) == (["cdw_ce"], "cdw_ce", [4, 5], 321)
+    assert (compare.losses, compare.baseline, compare.seeds, compare.confidence) == (["cdw_ce"], "cdw_ce", [4, 5], 0.9)
     assert not has_champion(tmp_path / "out")
 
 

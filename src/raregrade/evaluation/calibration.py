@@ -35,7 +35,7 @@ class Reliability:
 def reliability(
     targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace, bins: int = 10
 ) -> Reliability:
-    """Bins of the most probable class's probability against how often it is the true class, or of every known label's probability.
+    """Bins of the most probable class's probability, or of every known label's, against how often it is right.
 
     Args:
         targets: int [N], or float [N, K] of 0, 1 and NaN for ``multilabel``.
