@@ -32,7 +32,13 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": _number, "bounds": _bounds, "signed": _signed, "metric": metric_name}
+    environment.filters |= {
+        "number": _number,
+        "bounds": _bounds,
+        "signed": _signed,
+        "p_value": _p_value,
+        "metric": metric_name,
+    }
     return environment.get_template(template).render(**context, version=__version__)
 
 
@@ -58,3 +64,7 @@ def _bounds(value: Sequence[float | None] | None) -> str:
 
 def _signed(value: float | None) -> str:
     return MISSING if value is None else signed(value).replace("-", "−")
+
+
+def _p_value(value: float | None) -> str:
+    return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -19,8 +19,6 @@ def advice(comparison: Mapping[str, Any]) -> str:
     sentences = [*_alarmed(comparison), _verdict(comparison)]
     if claim["verdict"] in ("worse", "contradicted"):
         sentences = [sentences[-1], *sentences[:-1]]  # that the choice is wrong matters more than what is wrong with it
-    if claim["verdict"] == "better" and comparison["recommended"]["loss"] != claim["loss"]:
-        sentences.append(f"Because of the alarm, {comparison['baseline']} is what is recommended.")
     return " ".join(sentences)
 
 
@@ -193,6 +191,11 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
     tested = f"{test}: {gap(difference)}, {p_text(difference['p'])}"
     if claim["verdict"] == "untested":
         return _untested(comparison, leads, test, tested)
+    if claim["verdict"] == "better" and comparison["recommended"]["loss"] != loss:
+        return (
+            f"By its average {loss} is better than {baseline} on the test split ({tested}), but an average does not "
+            f"show what the alarm is about. Keep {baseline}."
+        )
     return {
         "better": (
             f"Train with {loss}: {test} {cell(value[claim['metric']])}, {gap(difference)} over {baseline} "
