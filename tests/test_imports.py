@@ -52,7 +52,7 @@ params = params_from_dict({
     },
     "train": {"epochs": 1, "threads": 1, "precision": "float32"},
     "losses": {"cdw_ce": {}, "lmf": {}},
-    "compare": {"losses": ["cdw_ce", "lmf"], "seeds": [1], "baseline": "lmf", "resamples": 100},
+    "compare": {"losses": ["cdw_ce", "lmf"], "seeds": [1], "baseline": "lmf"},
     "tracking": {"uri": "none"},
 })
 tracking = Tracking.of(params)

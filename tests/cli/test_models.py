@@ -66,7 +66,7 @@ def test_a_refusal_to_register_is_a_result_and_a_refusal_to_promote_gives_3(run:
     demanding = ("--set", "gate=[{metric: val_accuracy, threshold: 1.0}]")
     refused = run(*REGISTER, "--out", "refused.json", *demanding)
     assert refused.returncode == 0, refused.stderr
-    assert "not registered: the gate refused" in refused.stdout
+    assert "not registered: ce, seed 1" in refused.stdout
     assert json.loads((compared / "refused.json").read_text())["registered"] is False
 
     assert run(*REGISTER, "--out", "registered.json", "--name", "other").returncode == 0

@@ -94,8 +94,9 @@ def tiny():
     params["phantom"] |= {"patients": 40, "image_size": 32}
     params["data"]["image_size"] = 32
     params["train"] |= {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1, "lr": 1e-3}
-    params["compare"] |= {"losses": ["ce", "cdw_ce"], "seeds": [1], "baseline": "ce", "resamples": 100}
+    params["compare"] |= {"losses": ["ce", "cdw_ce"], "seeds": [1], "baseline": "ce"}
     params["gate"] = [{"metric": "val_qwk", "threshold": -1.0}]
+    params["alarms"]["refuse"] = False  # after one epoch a model misses grades
     params["register"]["name"] = "phantom-severity"
     params["tracking"] |= {"uri": "sqlite:///mlflow.db", "experiment": "containers"}
     return params
