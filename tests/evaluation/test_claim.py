@@ -20,6 +20,7 @@ from raregrade.labels import LabelSpace
 Errors = dict[str, list[tuple[int, int]]]
 Studies = dict[str, dict[str, Any]]
 Compare = Callable[..., dict[str, Any]]
+LEVEL = 1 - 0.95
 NO_ALARMS = AlarmConfig(recall_floor=0.0, recall_drop=0.99)
 
 
@@ -51,9 +52,9 @@ BETTER = [(40, 20), (41, 22), (39, 21)]
 @pytest.mark.parametrize(
     ("mean", "p", "metric", "verdict"),
     [
-        (0.1, 0.05, "test_qwk", "better"),
+        (0.1, LEVEL, "test_qwk", "better"),
         (0.1, 0.051, "test_qwk", "not_distinguishable"),
-        (-0.1, 0.05, "test_qwk", "worse"),
+        (-0.1, LEVEL, "test_qwk", "worse"),
         (-0.1, 0.051, "test_qwk", "contradicted"),
         (0.0, 1.0, "test_qwk", "not_distinguishable"),
         (-0.1, 0.05, "test_mae", "better"),

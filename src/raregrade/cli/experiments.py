@@ -142,9 +142,9 @@ def compare(
     preset: PresetOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Compare losses over seeds, and name the winner.
+    """Compare losses over seeds, and say which to train with.
 
-    Chosen on validation images, with patient-level statistics.
+    Validation chooses, and one test on the test split decides what is claimed.
     """
     config = read_params(params, set_, preset)
     from raregrade.config import section

@@ -55,7 +55,7 @@ def champion(
 
     Args:
         default: what is trained while there is no champion.
-        compare: seeds, resamples and confidence of the comparison; its losses and baseline are replaced.
+        compare: seeds and confidence of the comparison; its losses and baseline are replaced.
         name: the registered model.
         out: folder for the champion's model, named ``champion`` there, to be evaluated beside its successor.
         tracking: the MLflow server whose registry is read.
