@@ -150,7 +150,7 @@ def one_loss_is_better(quick: bool, jobs: int) -> bool:
         claimed = float(np.mean([d.p is not None and d.p <= LEVEL and d.mean > 0 for d in differences]))
         exact = float(nct.sf(student.ppf(1 - LEVEL / 2, df), df, true / sd))
         known = float(norm.sf(norm.ppf(1 - LEVEL / 2) - true / sd))
-        least = float(np.median([f.detectable for f in found]))
+        least = float(np.median([f.detectable for f in found if f.detectable is not None]))
         print(
             f"| {_row(study)} | {true:.4f} | {sd:.4f} | {error:.4f} | {claimed:.3f} | {exact:.3f} | {known:.3f} | "
             f"{least:.4f} |",

@@ -9,7 +9,7 @@ Shape legend: M models, N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -55,12 +55,12 @@ class Found:
     Attributes:
         claimed: ``better`` or ``worse``, after the choice by validation; None where nothing was claimed.
         differences: of the last loss to the baseline on test, by headline metric.
-        detectable: the difference of the selection metric that the study could show; NaN where that is unknown.
+        detectable: the difference of the selection metric that the study could show; None where no loss is better.
     """
 
     claimed: str | None
     differences: Mapping[str, Difference]
-    detectable: float
+    detectable: float | None
 
 
 def repeat(study: Study, times: int, seed: int) -> list[Found]:
@@ -88,18 +88,17 @@ def run(rng: np.random.Generator, study: Study) -> Found:
     found = test.difference(metric, chosen, names[0]) if test.defined(metric, [names[0], chosen]) else None
     verdict = verdict_of(chosen, names[0], found, metric=metric, confidence=CONFIDENCE, losses=study.losses)
     reach = test.power(metric, names[-1], names[0]).detectable if study.gain and metric in differences else None
-    return Found(
-        verdict if verdict in ("better", "worse") else None, differences, float("nan") if reach is None else reach
-    )
+    return Found(verdict if verdict in ("better", "worse") else None, differences, reach)
 
 
-def repeat_all(studies: Sequence[Study], times: Sequence[int], jobs: int) -> list[list[Found]]:
+def repeat_all(studies: Sequence[Study], times: Sequence[int], jobs: int) -> Iterator[list[Found]]:
     """``repeat`` of each study, in processes; the numbers do not depend on ``jobs``."""
     arguments = (studies, times, range(len(studies)))
     if jobs == 1:
-        return list(map(repeat, *arguments))
+        yield from map(repeat, *arguments)
+        return
     with ProcessPoolExecutor(jobs) as pool:
-        return list(pool.map(repeat, *arguments))
+        yield from pool.map(repeat, *arguments)
 
 
 def _chosen(rng: np.random.Generator, study: Study, scales: Mapping[str, np.ndarray], metric: str) -> str:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raregrade.evaluation.limits import t_quantile
+
 Floats = npt.NDArray[np.float64]
 POWER = 0.8
 _MOST_SEEDS = 1000
@@ -181,11 +183,7 @@ def corrected_resampled_t(differences: npt.ArrayLike, test_share: float) -> TTes
     error = math.sqrt((1 / folds + test_share / (1 - test_share)) * float(values.var(ddof=1)))
     if _negligible(error, values, values):
         return TTest(mean, 0.0, folds - 1, math.nan, math.nan)
-    from scipy.stats import t as student  # noqa: PLC0415 - takes a second
-
-    return TTest(
-        mean, error, folds - 1, _two_sided(mean / error, folds - 1), float(student.sf(mean / error, folds - 1))
-    )
+    return TTest(mean, error, folds - 1, _two_sided(mean / error, folds - 1), _upper_tail(mean / error, folds - 1))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -250,7 +248,7 @@ def _error(
     pooled = math.fsum(part * n * (n - 1) for part, n in zip(training, seeds, strict=True)) / within
     part = pooled * (1 / seeds[0] + 1 / seeds[1])
     total, df = _total((part,), (within + 1,), case, case_df)
-    return max(found, (math.sqrt(total), min(df, most)), key=lambda pair: pair[0] * _quantile(pair[1], confidence))
+    return max(found, (math.sqrt(total), min(df, most)), key=lambda pair: pair[0] * t_quantile(pair[1], confidence))
 
 
 def _total(training: Sequence[float], seeds: Sequence[int], case: float, case_df: float) -> tuple[float, float]:
@@ -272,28 +270,25 @@ def _negligible(error: float, *values: Floats) -> bool:
 def _limits(mean: float, error: float, df: float, confidence: float) -> tuple[float | None, float | None]:
     if error == 0:
         return None, None
-    reach = _quantile(df, confidence) * error
+    reach = t_quantile(df, confidence) * error
     return mean - reach, mean + reach
 
 
-def _quantile(df: float, confidence: float) -> float:
-    from scipy.special import stdtrit  # noqa: PLC0415 - takes a second
-
-    return float(stdtrit(max(df, 1.0), (1 + confidence) / 2))
-
-
 def _two_sided(statistic: float, df: float) -> float:
-    from scipy.stats import t as student  # noqa: PLC0415
+    return 2 * _upper_tail(abs(statistic), df)
 
-    return float(2 * student.sf(abs(statistic), df))
+
+def _upper_tail(statistic: float, df: float) -> float:
+    from scipy.special import stdtr  # noqa: PLC0415 - takes a second
+
+    return float(stdtr(df, -statistic))
 
 
 def _power(shift: float, df: float, level: float) -> float:
     """Probability that a t statistic with noncentrality ``shift`` is significant on the right side."""
-    from scipy.stats import nct  # noqa: PLC0415
-    from scipy.stats import t as student  # noqa: PLC0415
+    from scipy.special import nctdtr  # noqa: PLC0415
 
-    return float(nct.sf(student.ppf(1 - level / 2, df), df, shift))
+    return 1 - float(nctdtr(df, shift, t_quantile(df, 1 - level)))
 
 
 def _detectable(error: float, df: float, level: float) -> float | None:
