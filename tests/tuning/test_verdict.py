@@ -68,7 +68,14 @@ def test_settings_that_do_not_train_are_worse_than_some_that_do(reference: tuple
 
 
 @pytest.mark.parametrize(
-    "reference", [(None, 0.5), (None, None, 0.5, 0.6, 0.55), (None, None, None, 0.9, 0.9), (None, None, 0.5)]
+    "reference",
+    [
+        (None, 0.5),
+        (None, None, 0.5),
+        (None, None, 0.5, 0.6, 0.55),
+        (None, None, None, 0.9, 0.9),
+        (None, None, None, 0.51, 0.49, 0.52, 0.5, 0.5),
+    ],
 )
 def test_some_failed_trainings_of_the_reference_alone_prove_nothing(reference: tuple[float | None, ...]) -> None:
     candidate = values(*[0.5 + 0.01 * (i % 2) for i in range(len(reference))])
