@@ -2,11 +2,14 @@
 # All paths are relative, so that the folder may be called anything, spaces included.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui image test test-slow lint format types lock lock-image clean
+.PHONY: help install demo ui image test test-slow mutants lint format types lock lock-image clean
 
 INSTALLED := .venv/.installed
 UI_PORT ?= 5000
 PYTEST_FLAGS ?=
+# For `make mutants`: how many run beside each other, and which (names or patterns; all of them when empty).
+JOBS ?= 1
+ONLY ?=
 # Most of a test is a process that starts: a process a core, but few enough for the memory. The tests of a file stay together.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile
 # For `make image`: podman or docker; the repository and tag for a cluster; where to take torch from (infra/docker/README.md).
@@ -55,6 +58,9 @@ test: $(INSTALLED) ## Run the fast tests.
 
 test-slow: $(INSTALLED) ## Run the slow tests.
 	@pytest -m slow $(WORKERS) $(PYTEST_FLAGS)
+
+mutants: $(INSTALLED) ## Break the code in many small ways, one at a time: tests must notice each (JOBS=, ONLY=).
+	@python scripts/mutants.py --jobs $(JOBS) $(if $(ONLY),--only $(foreach name,$(ONLY),'$(name)'))
 
 lint: $(INSTALLED) ## Check style, format and the direction of imports.
 	@ruff check .
