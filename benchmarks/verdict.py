@@ -238,12 +238,12 @@ def _rejected(found: Sequence[Found], name: str) -> float:
 
 
 def _times(study: Study, quick: bool) -> int:
-    times = 400 if study.patients >= 1000 else 600
+    times = 200 if study.patients >= 1000 else 400
     return times // 10 if quick else times
 
 
 def _times_of_sample(sample: Sample, quick: bool) -> int:
-    times = 500 if sample.patients >= 1000 else 1000
+    times = 400 if sample.patients >= 1000 else 800
     return times // 10 if quick else times
 
 

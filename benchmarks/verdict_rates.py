@@ -14,11 +14,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from verdict_worlds import World, draw_models, draw_patients, draw_scales
+from verdict_worlds import Patients, World, draw_models, draw_patients, draw_scales
 
 from raregrade.evaluation.claim import verdict_of
 from raregrade.evaluation.jackknife import leave_one_out
-from raregrade.evaluation.metrics import compute_metrics, headline_metrics
+from raregrade.evaluation.metrics import (
+    compute_metrics,
+    counts_per_group,
+    headline_metrics,
+    metrics_of_counts,
+    predictions_of,
+)
 from raregrade.evaluation.mrmc import Difference
 from raregrade.evaluation.naming import lower_is_better
 from raregrade.evaluation.paired import PairedModels
@@ -108,9 +114,17 @@ def _chosen(rng: np.random.Generator, study: Study, scales: Mapping[str, np.ndar
     means = {}
     for name, own in scales.items():
         probs = draw_models(rng, study.world, patients, own)
-        values = [compute_metrics(patients.targets, p, study.world.space).get(metric, np.nan) for p in probs]
-        means[name] = sign * float(np.mean(values))
+        means[name] = sign * float(np.mean([_value(patients, p, study.world, metric) for p in probs]))
     return max(means, key=lambda name: (not np.isnan(means[name]), means[name]))
+
+
+def _value(patients: Patients, probs: np.ndarray, world: World, metric: str) -> float:
+    """The metric of one model; without ranking the images where it only counts them."""
+    if metric.startswith("auroc"):
+        return compute_metrics(patients.targets, probs, world.space).get(metric, np.nan)
+    one = np.zeros(len(patients.targets), dtype=np.int64)
+    counts = counts_per_group(patients.targets, predictions_of(probs, world.space), one, 1, world.space)
+    return float(metrics_of_counts(counts, world.space)[metric][0])
 
 
 def _paired(rng: np.random.Generator, study: Study, scales: Mapping[str, np.ndarray]) -> PairedModels:

@@ -1,14 +1,14 @@
 """Metrics of class probabilities against targets, for ordinal, multiclass and multilabel tasks.
 
 Everything is computed from two kinds of sufficient statistics, counts and weighted ranks, by functions that take
-leading batch dimensions: ``compute_metrics`` calls them with one row, the bootstrap of ``statistics`` with one row
-a resample, so a metric and its interval cannot drift apart. Needs numpy alone; runs once every training epoch.
+leading batch dimensions: ``compute_metrics`` calls them with one row, ``jackknife`` with one row a group that is left
+out, so a metric and its interval cannot drift apart. Needs numpy alone; runs once every training epoch.
 
 A metric that is undefined on the data (AUROC of a class without positives or negatives, F1 of a class that neither
 occurs nor is predicted, QWK where targets and predictions are one and the same class) is NaN in the batched functions
 and absent from the result of ``compute_metrics``; macro averages are taken over the classes where it is defined.
 
-Shape legend: N images, K classes, E edges, R rows of weights (resamples).
+Shape legend: N images, K classes, E edges, R rows (one, or one a group that is left out).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def counts_per_group(
 ) -> Floats:
     """The counts that the count metrics are made of, summed over the images of each group.
 
-    Counts add up over groups, so the counts of a resample of groups are ``weights[R, G] @ counts[G, F]``.
+    Counts add up over groups, so those of all images but a group's are the total less the group's row.
 
     Args:
         targets: as for ``compute_metrics``.
