@@ -68,6 +68,25 @@ def test_best_keeps_the_own_rule_where_no_other_leads_by_a_standard_error() -> N
     assert "no rule was better than argmax" in found.how
 
 
+def test_best_keeps_the_own_rule_where_the_lead_of_another_hangs_on_one_patient() -> None:
+    targets = np.arange(40) % 4
+    probs = np.eye(4)[targets]
+    doubtful = [1, 5, 0]  # two patients whose grade the median alone finds, and one whose grade argmax alone finds
+    probs[doubtful] = [0.42, 0.3, 0.28, 0]
+    predictions = make_predictions(
+        ORDINAL,
+        image_id=[f"i{i}" for i in range(40)],
+        group_id=[f"p{i}" for i in range(40)],
+        split=np.repeat("val", 40),
+        targets=targets,
+        probs=probs,
+    )
+    found = fit_decision(predictions, EvaluateConfig(decision="best"), Decision("argmax"), "mae")
+    by_rule = [compute_metrics(targets, probs, ORDINAL, Decision(rule))["mae"] for rule in ("argmax", "median")]
+    assert by_rule == [2 / 40, 1 / 40]
+    assert found.decision == Decision("argmax")
+
+
 @pytest.mark.parametrize("metric", ["qwk", "mae"])
 def test_best_takes_a_rule_that_leads_clearly(metric: str) -> None:
     predictions = ordinal(2, hedged=True)
@@ -131,6 +150,22 @@ def test_a_wanted_sensitivity_is_reached_with_the_highest_threshold() -> None:
     above = np.sort(scores[scores > cut])[0]
     assert (scores[truth] > above).mean() < 0.9
     assert dict(found.cross_validated)["sensitivity"] == pytest.approx(0.9, abs=0.06)
+
+
+def test_a_wanted_sensitivity_that_can_be_reached_exactly_is_not_exceeded() -> None:
+    scores = np.concatenate([np.linspace(0.05, 0.95, 10), np.linspace(0.02, 0.92, 10)])
+    predictions = make_predictions(
+        MULTILABEL,
+        image_id=[f"i{i}" for i in range(20)],
+        group_id=[f"p{i}" for i in range(20)],
+        split=np.repeat("val", 20),
+        targets=np.repeat([[1.0, 1.0], [0.0, 0.0]], 10, axis=0),
+        probs=np.column_stack([scores, scores]),
+    )
+    config = EvaluateConfig(decision="sensitivity", sensitivity=0.9)
+    found = fit_decision(predictions, config, Decision("threshold", thresholds=(0.5, 0.5)), "auroc").decision
+    assert found.thresholds is not None
+    assert (scores[:10] > found.thresholds[0]).mean() == 0.9
 
 
 def test_each_label_may_want_a_sensitivity_of_its_own() -> None:
