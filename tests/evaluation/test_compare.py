@@ -362,7 +362,9 @@ def test_folders_that_are_no_reports_are_refused(tmp_path: Path, report, compare
     (path / "report.json").write_text("{")
     assert "report.json: cannot be read" in refusal([report("ce"), path], out, section)
     (path / "report.json").write_text('{"loss": "cdw"}')
-    assert "report.json: not a report" in refusal([report("ce"), path], out, section)
+    assert "report.json: not a report of this version, it lacks 'label_space'; make it again" in refusal(
+        [report("ce"), path], out, section
+    )
 
 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, report, compare_section) -> None:

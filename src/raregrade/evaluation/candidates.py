@@ -102,7 +102,12 @@ def read_candidate(path: Path) -> Candidate:
         space = LabelSpace.from_json(report["label_space"])
         loss, kind, seed = str(report["loss"]), str(report["kind"]), int(report["seed"])
         decision = Decision.from_json(report["decision"])
-    except (KeyError, TypeError, ValueError, ModelError) as err:
+    except KeyError as err:
+        raise DataError(
+            f"{path / 'report.json'}: not a report of this version, it lacks {err}; make it again with "
+            "`raregrade evaluate`"
+        ) from err
+    except (TypeError, ValueError, ModelError) as err:
         raise DataError(
             f"{path / 'report.json'}: not a report ({err!r}); make it again with `raregrade evaluate`"
         ) from err

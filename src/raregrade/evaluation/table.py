@@ -74,7 +74,7 @@ def markdown_table(comparison: dict[str, Any]) -> str:
     selection = comparison["selection_metric"]
     test = f"test_{selection}"
     columns = [f"val_{selection}", *(f"test_{m}" for m in comparison["headline"])]
-    heads = ["Loss", metric_name(columns[0]), f"{metric_name(test)} − {comparison['baseline']}"]
+    heads = ["Loss", f"{metric_name(columns[0])} (chose)", f"{metric_name(test)} − {comparison['baseline']}"]
     heads += [metric_name(name) for name in columns[1:]]
     sentences = [comparison["advice"], power_line(comparison), sentence_on_validation(comparison)]
     lines = [part for text in sentences if text for part in (text, "")]
