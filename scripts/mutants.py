@@ -261,6 +261,7 @@ class Tree:
     def _run(self, tests: str) -> int:
         """pytest's exit code; runs in the fork."""
         os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, stream in ((nothing, 0), (output, 1), (output, 2)):
@@ -349,7 +350,8 @@ def run_all(root: Path, mutations: Sequence[Mutation], jobs: int) -> list[Outcom
 
 def _worked_off(trees: Sequence[Tree], groups: list[Group]) -> list[Group]:
     """``groups`` with their outcomes; each is one tree's from beginning to end."""
-    done, idle, busy = [], list(trees), {}
+    done: list[Group] = []
+    idle, busy = list(trees), dict[Tree, Group]()
     while groups or busy:
         while groups and idle:
             tree, group = idle.pop(), groups.pop(0)
@@ -399,6 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the entries and run nothing")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout to test (this one)")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a run under way is ended too
     try:
         mutations = selected(read_table(options.root / TABLE), options.only)
         if not mutations:
