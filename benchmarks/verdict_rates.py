@@ -41,7 +41,7 @@ class Study:
         world: the kind of data.
         patients: of the test split, and of the validation split.
         seeds: of the baseline and of every other loss.
-        spread: of the luck of training, see ``verdict_worlds``.
+        spread: of the luck of training of the baseline and of every other loss, see ``verdict_worlds``.
         losses: how many, the baseline included.
         gain: how much better the last loss is (0: none is).
     """
@@ -49,7 +49,7 @@ class Study:
     world: World
     patients: int
     seeds: tuple[int, int]
-    spread: float
+    spread: tuple[float, float]
     losses: int = 2
     gain: float = 0.0
 
@@ -81,7 +81,7 @@ def run(rng: np.random.Generator, study: Study) -> Found:
     names = [f"loss {i}" for i in range(study.losses)]
     gains = [0.0] * (study.losses - 1) + [study.gain]
     scales = {
-        name: draw_scales(rng, study.seeds[0 if i == 0 else 1], study.spread, gain)
+        name: draw_scales(rng, study.seeds[i > 0], study.spread[i > 0], gain)
         for i, (name, gain) in enumerate(zip(names, gains, strict=True))
     }
     chosen = _chosen(rng, study, scales, metric)

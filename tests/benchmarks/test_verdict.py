@@ -69,24 +69,24 @@ def test_scales_scatter_around_what_the_loss_gains() -> None:
 
 
 def test_a_study_without_a_better_loss_has_no_difference_and_one_with_has() -> None:
-    none = repeat(Study(ORDINAL, 30, (2, 2), 0.05), 40, seed=3)
+    none = repeat(Study(ORDINAL, 30, (2, 2), (0.05, 0.05)), 40, seed=3)
     mean = np.array([f.differences["qwk"].mean for f in none])
     assert abs(mean.mean()) < 3 * mean.std() / np.sqrt(40)
     assert {f.detectable for f in none} == {None}
-    better = repeat(Study(ORDINAL, 60, (3, 3), 0.05, gain=0.5), 10, seed=3)
+    better = repeat(Study(ORDINAL, 60, (3, 3), (0.05, 0.05), gain=0.5), 10, seed=3)
     assert {f.claimed for f in better} == {"better"}
     assert all(f.detectable is not None and f.detectable > 0 for f in better)
 
 
 def test_numbers_do_not_depend_on_processes() -> None:
-    studies = [Study(MULTILABEL, 20, (2, 3), 0.05, losses=3), Study(NOMINAL, 20, (2, 2), 0.0)]
+    studies = [Study(MULTILABEL, 20, (2, 3), (0.05, 0.05), losses=3), Study(NOMINAL, 20, (2, 2), (0.0, 0.0))]
     alone, together = list(repeat_all(studies, [3, 3], 1)), list(repeat_all(studies, [3, 3], 2))
     assert alone == together
 
 
 def test_validation_chooses_and_test_claims_of_that_loss() -> None:
     """Where the last of four losses is far better it is chosen; with nothing to choose, any loss can be."""
-    far = repeat(Study(ORDINAL, 60, (2, 2), 0.0, losses=4, gain=1.0), 5, seed=4)
+    far = repeat(Study(ORDINAL, 60, (2, 2), (0.0, 0.0), losses=4, gain=1.0), 5, seed=4)
     assert {f.claimed for f in far} == {"better"}
 
 
@@ -127,7 +127,7 @@ def too_sure(pair: PairedModels, name: str, loss: str, baseline: str) -> mrmc.Di
 def test_a_test_that_is_too_sure_of_itself_breaks_the_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verdict, "NULL", [Study(ORDINAL, 20, (3, 3), 0.05)])
+    monkeypatch.setattr(verdict, "NULL", [Study(ORDINAL, 20, (3, 3), (0.05, 0.05))])
     assert verdict.no_loss_is_better(quick=True, jobs=1)
     monkeypatch.setattr(PairedModels, "difference", too_sure)
     assert not verdict.no_loss_is_better(quick=True, jobs=1)
@@ -135,7 +135,7 @@ def test_a_test_that_is_too_sure_of_itself_breaks_the_bar(
 
 
 def test_power_is_that_of_the_exact_test_and_a_blunt_test_breaks_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdict, "BETTER", [Study(ORDINAL, 30, (3, 3), 0.05, gain=0.5)])
+    monkeypatch.setattr(verdict, "BETTER", [Study(ORDINAL, 30, (3, 3), (0.05, 0.05), gain=0.5)])
     assert verdict.one_loss_is_better(quick=True, jobs=1)
     true = mrmc.difference
 

@@ -106,6 +106,8 @@ def test_two_seeds_never_have_more_than_two_degrees_of_freedom() -> None:
     assert found.df == 2
     assert found.p is not None
     assert found.p > 0.05  # the normal would say 0.03 at most
+    several = compared([0.60, 0.601, 0.599, 0.6], [0.50, 0.502], within=0.002, between=0.0)
+    assert several.df == 2
     more = compared([0.60, 0.601, 0.599], [0.50, 0.502, 0.501], within=0.002, between=0.0)
     assert more.df is not None
     assert more.df > 50
