@@ -1,4 +1,4 @@
-"""``register_model``: the winner of a comparison into the model registry, by the step ``register``."""
+"""``register_model``: what a comparison recommends into the model registry, by the step ``register``."""
 
 from kfp import dsl
 
@@ -16,7 +16,7 @@ def register_model(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Register the winner if it passes the gate, which the step applies; a refusal is a result, not a failure."""
+    """Register what the comparison recommends if it passes the gate; a refusal is a result, not a failure."""
     from pathlib import Path
 
     from raregrade.config import RegisterSection
