@@ -78,10 +78,8 @@ def test_the_rate_falls_on_a_plateau_of_the_metric(judged, metric: str, values: 
     assert told.notes[0] == f"{metric} no longer improves: the learning rate falls to 0.0005"
 
 
-@pytest.mark.parametrize(("kind", "rule"), [("ce", "argmax"), ("corn", "median"), ("coral", "median")])
-def test_validation_is_decided_by_the_rule_of_the_loss(
-    kind: str, rule: str, monkeypatch, prepared, section, reporter
-) -> None:
+@pytest.mark.parametrize("kind", ["ce", "corn", "coral"])
+def test_validation_is_decided_by_the_rule_of_the_loss(kind: str, monkeypatch, prepared, section, reporter) -> None:
     rules = []
 
     def record(targets, probs, space, decision) -> dict[str, float]:
@@ -91,7 +89,7 @@ def test_validation_is_decided_by_the_rule_of_the_loss(
     monkeypatch.setattr(loop, "compute_metrics", record)
     settings = section(kind, batch_size=64, epochs=1)
     loop.fit(settings, prepared, seed=1, metric="qwk", reporter=reporter(), checkpoint=Checkpoint(None))
-    assert rules == [rule]
+    assert rules == [{"ce": "argmax", "corn": "median", "coral": "median"}[kind]]
 
 
 def test_each_stage_has_a_best_epoch_of_its_own_and_the_last_is_that_of_the_run(judged) -> None:
