@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
     """A file system of its own in ``folder``, with ``size=8m`` or ``ro``; skips the test where none may be had."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small file system; the test with a file-size limit runs for everybody")
+    if shutil.which("mount") is None:
+        pytest.skip("mount, of util-linux, is not installed: a small file system takes it")
     folder.mkdir(parents=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False
