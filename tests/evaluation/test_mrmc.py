@@ -79,6 +79,14 @@ def test_degrees_of_freedom_are_those_of_hillis_where_both_losses_scatter_alike(
     assert found.p == pytest.approx(stats.f.sf(t**2, 1, expected), rel=1e-9)
 
 
+def test_few_patients_leave_few_degrees_of_freedom() -> None:
+    a, b, training, case = [0.61, 0.60, 0.59], [0.58, 0.57, 0.56], 0.0001 / 3, 2 * (0.0002 - 0.0001)
+    found = compared(a, b, within=0.0002, between=0.0001, case_df=9)
+    expected = (2 * training + case) ** 2 / (2 * training**2 / (3 - 1) + case**2 / 9)
+    assert found.df == pytest.approx(expected, rel=1e-9)
+    assert compared([0.6] * 3, [0.5] * 3, case_df=9).df == pytest.approx(9)  # the patients alone
+
+
 def test_without_patients_in_it_the_test_is_the_one_of_welch() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.normal(0.6, 0.02, 5), rng.normal(0.58, 0.01, 5)
