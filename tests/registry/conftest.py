@@ -184,7 +184,7 @@ def compare(tmp_path: Path, make_model: MakeModel) -> Compare:
             "selection_metric": "auroc",
             "winner": chosen,
             "recommended": dict(chosen),
-            "claim": {"verdict": "baseline" if winner == baseline else "better"},
+            "claim": {"loss": winner, "verdict": "baseline" if winner == baseline else "better", "objection": ""},
             "advice": f"Train with {winner}.",
             "baseline": baseline,
             "label_space": dataset.label_space.to_json(),

@@ -19,6 +19,7 @@ from raregrade.evaluation.report import Judged, judge, write_json
 from raregrade.models.folder import read_card
 from raregrade.registry import list_models, promote, register_winner
 from raregrade.registry.candidate import read_candidate
+from raregrade.registry.gate import evaluate_gate
 from raregrade.tracking import Tracking
 from raregrade.tracking.connection import open_client
 
@@ -199,6 +200,23 @@ def test_best_registers_what_leads_and_says_that_it_is_not_shown(doubtful: Any, 
     assert (result.registered, result.loss) == (True, "cdw_ce")
     assert result.remarks[0] == (
         "cdw_ce is taken because validation chose it, although it is not shown to be better than ce"
+    )
+
+
+def test_a_lead_over_a_baseline_that_was_not_tuned_is_no_test(
+    dataset: PreparedDataset, compare: Callable[..., Any]
+) -> None:
+    def untuned(content: dict[str, Any]) -> None:
+        content["claim"] |= {"verdict": "untested", "objection": "cdw_ce was given 30 trials of tuning, and ce none"}
+
+    fair = compare(dataset, seeds=(1, 2))
+    assert "test_qwk" in read_candidate(fair.comparison, fair.models).baseline.differences
+    unfair = compare(dataset, seeds=(1, 2), edit=untuned)
+    baseline = read_candidate(unfair.comparison, unfair.models, "best").baseline
+    assert baseline.differences == {}
+    assert evaluate_gate(GATE[1:], {}, baseline).refusals == (
+        "test_qwk is not shown to be better than that of the baseline ce: "
+        "cdw_ce was given 30 trials of tuning, and ce none",
     )
 
 
