@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the folder named as the argument, in which there is what README asks for and nothing else: Python, git, make
-# and the tools of a POSIX system (with mount, which every Linux has), as links. With it as the whole PATH, `make demo` and `make test` find no container
-# engine, database, kubectl or browser that this machine happens to have.
+# and the tools of a POSIX system (with mount, which every Linux has), as links. With it as the whole PATH, `make demo`
+# and `make test` find no container engine, database, kubectl or browser that this machine happens to have.
 set -eu
 
 mkdir -p "$1"
