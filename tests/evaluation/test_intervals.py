@@ -72,6 +72,14 @@ def test_a_class_with_few_patients_has_none_however_many_images() -> None:
     assert model_intervals(targets, probs, groups, ORDINAL)["auroc_severe"].low is not None
 
 
+@pytest.mark.parametrize(("patients", "enough"), [(7, False), (8, True)])
+def test_eight_patients_of_the_rarest_class_are_the_fewest_for_an_interval(patients: int, enough: bool) -> None:
+    positives = {"none": 100, "mild": 40, "severe": patients}
+    assert enough_patients("auroc_severe", positives, ORDINAL) is enough
+    assert enough_patients("macro_f1", positives, ORDINAL) is enough
+    assert enough_patients("auroc_mild", positives, ORDINAL)
+
+
 def test_a_class_that_is_never_predicted_has_an_interval_from_zero() -> None:
     targets, probs, groups = graded((30, 20, 12))
     probs = probs * [1, 1, 1e-9]
