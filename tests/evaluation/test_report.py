@@ -70,7 +70,7 @@ def test_a_report_is_decided_by_the_rule_that_it_names(tmp_path: Path, draw, ord
     page = (tmp_path / "r" / "report.html").read_text()
     assert "decided by median (the rule of the loss is argmax)" in page
     assert "val, chosen on" in page
-    assert "Median was chosen. Cross-validated within validation: qwk 0.500." in page
+    assert "Median was chosen. Cross-validated within validation: QWK 0.500." in page
 
 
 def test_alarms_and_warnings_stand_before_the_numbers(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
@@ -133,6 +133,11 @@ def test_a_multilabel_report_counts_known_labels(tmp_path: Path, draw, multilabe
     assert {"test_auroc", "test_auroc_weighted", "test_macro_f1", "test_violation_rate"} <= set(metrics)
     table = pd.read_csv(tmp_path / "r" / "confusion.csv")
     assert len(table) == int((~np.isnan(predictions.targets("test"))).sum())
+    row = json.loads((tmp_path / "r" / "report.json").read_text())["classes"]["test"][1]
+    absent = table[(table["label"] == row["class"]) & (table["actual"] == "absent")]
+    assert (row["threshold"], row["specificity"]) == (0.5, (absent["predicted"] == "absent").mean())
+    low, high = row["specificity_interval"]
+    assert 0 <= low <= row["specificity"] <= high <= 1
     mass = table[table["label"] == "mass"]
     hits = int(((mass["actual"] == "present") & (mass["predicted"] == "present")).sum())
     wrong = int((mass["actual"] != mass["predicted"]).sum())

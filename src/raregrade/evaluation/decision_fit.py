@@ -22,6 +22,7 @@ from raregrade.errors import ConfigError
 from raregrade.evaluation.intervals import FEWEST_POSITIVES, positive_groups
 from raregrade.evaluation.jackknife import jackknife_covariance, leave_one_out
 from raregrade.evaluation.metrics import compute_metrics
+from raregrade.evaluation.naming import metric_name
 from raregrade.evaluation.predictions import Predictions
 from raregrade.labels import LabelSpace
 from raregrade.models.decisions import THRESHOLD, Decision, decision_of
@@ -103,9 +104,9 @@ def _best_rule(predictions: Predictions, rules: dict[str, Decision], own: Decisi
         if inside.any() and not inside.all():
             decided[inside] = choose(~inside).decide(probs[inside])
     estimate = _metric_of_decided(targets, decided, space, metric, probs)
-    how = f"{chosen} was chosen among {', '.join(map(str, candidates))} by {metric} on validation"
+    how = f"{chosen} was chosen among {', '.join(map(str, candidates))} by {metric_name(metric)} on validation"
     if chosen == own:
-        how = f"no rule was better than {own} by more than one standard error of {metric} on validation"
+        how = f"no rule was better than {own} by more than one standard error of {metric_name(metric)} on validation"
     return FittedDecision(chosen, own, how, () if estimate is None else ((metric, estimate),))
 
 
@@ -170,7 +171,8 @@ def _thresholds(predictions: Predictions, config: EvaluateConfig, own: Decision)
         truth, scores, fold = targets[known, i] == 1, probs[known, i], folds[known]
         found.append(fit(truth, scores))
         held_out.append(_held_out(truth, scores, fold, fit))
-    how = f"thresholds fitted to {config.decision} on validation"
+    aim = {"f1": "the highest F1", "youden": "the highest Youden index", "sensitivity": "the wanted sensitivity"}
+    how = f"thresholds fitted to {aim[config.decision]} on validation"
     unwanted = [name for name in space.classes if _fit_of(config, name) is None]
     if unwanted:
         how += f"; one half for {', '.join(unwanted)}: evaluate.sensitivity does not name it"

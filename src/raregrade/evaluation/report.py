@@ -41,6 +41,13 @@ from raregrade.models.decisions import Decision, decided_by, default_decision
 
 REPORTED_SPLITS = ("val", "test")
 SHOWN_ERRORS = 12
+_CLASS_METRICS = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "auroc": "AUROC",
+}
 REPORT_FILES = frozenset(
     {"predictions.parquet", "metrics.json", "report.json", "report.html", "confusion.csv", "figures"}
 )
@@ -213,13 +220,17 @@ def _class_table(
     metrics: dict[str, float],
     intervals: dict[str, MetricInterval],
 ) -> list[dict[str, Any]]:
-    """Images and patients, precision, recall, F1 and AUROC a class with intervals; None where undefined."""
+    """Images and patients, precision, recall, F1 and AUROC a class with intervals; None where undefined.
+
+    For ``multilabel`` also specificity, and the threshold of each label.
+    """
     space = predictions.label_space
     targets, probs = predictions.targets(split), predictions.probs(split)
     positives = positive_groups(targets, predictions.groups(split), space)
     if space.task == "multilabel":
         outcomes = label_outcomes(targets, probs, space, decision)
         hits, support, predicted = outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1), outcomes[:, :, 1].sum(axis=1)
+        spared, without = outcomes[:, 0, 0], outcomes[:, 0].sum(axis=1)
     else:
         confusion = confusion_matrix(targets, probs, space, decision)
         hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
@@ -232,6 +243,9 @@ def _class_table(
             "auroc": metrics.get(f"{split}_auroc_{name}"),
         }
         row: dict[str, Any] = {"class": name, "support": int(support[i]), "positives": positives[name]}
+        if decision.thresholds is not None:
+            row["threshold"] = decision.thresholds[i]
+            values["specificity"] = float(spared[i] / without[i]) if without[i] else None
         for metric, value in values.items():
             found = intervals.get(f"{split}_{metric}_{name}")
             row |= {metric: value, f"{metric}_interval": None, f"{metric}_note": None}
@@ -349,6 +363,7 @@ def _page(
         "meanings": MEANINGS,
         "metrics": metrics,
         "classes": report["classes"][split],
+        "class_metrics": {m: title for m, title in _CLASS_METRICS.items() if m in report["classes"][split][0]},
         "figures": {name: figure(path, alternatives[name]) for name, path in pictures.items()},
         "errors": _confident_errors(predictions, split, decision),
         "facts": _facts(report),
