@@ -27,10 +27,10 @@ def parameters_for(preset: str) -> Path:
 
 def test_params_prints_what_a_preset_and_set_come_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset = str(PAPERS / "cdw_ce_resnet18.yaml")
-    arguments = ["params", "--params", str(project / "params.yaml"), "--preset", preset, "--set", "train.epochs=3"]
+    arguments = ["params", "--params", str(project / "params.yaml"), "--preset", preset, "--set", "train.epochs=40"]
     assert main.run(arguments) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert (printed["train"]["epochs"], printed["train"]["batch_size"], printed["data"]["path"]) == (3, 64, "raw")
+    assert (printed["train"]["epochs"], printed["train"]["batch_size"], printed["data"]["path"]) == (40, 64, "raw")
 
 
 def test_params_replaces_the_file_that_it_read(project: Path) -> None:

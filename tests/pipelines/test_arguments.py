@@ -18,8 +18,10 @@ def params(raw_params):
 
 @pytest.fixture
 def tuning_params(raw_params):
-    """Parameters that every pipeline can run with: they also name a loss to tune."""
-    return params_from_dict(raw_params | {"tune": {"losses": ["cdw_ce"]}})
+    """Parameters that every pipeline can run with: they also name a loss to tune, and its baseline."""
+    compare = raw_params["compare"] | {"baseline": "ce-tuned"}
+    tune = {"losses": ["ce", "cdw_ce"], "min_epochs": 1}
+    return params_from_dict(raw_params | {"tune": tune, "compare": compare})
 
 
 def compared(raw):
