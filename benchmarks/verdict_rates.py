@@ -18,6 +18,7 @@ from verdict_worlds import Patients, World, draw_models, draw_patients, draw_sca
 
 from raregrade.evaluation.claim import verdict_of
 from raregrade.evaluation.jackknife import leave_one_out
+from raregrade.evaluation.limits import scaled_limits
 from raregrade.evaluation.metrics import (
     compute_metrics,
     counts_per_group,
@@ -61,11 +62,15 @@ class Found:
     Attributes:
         claimed: ``better`` or ``worse``, after the choice by validation; None where nothing was claimed.
         differences: of the last loss to the baseline on test, by headline metric.
+        mean: of the baseline's selection metric over its seeds, on test.
+        limits: of the interval of that mean, as the comparison's page has it; None where it has none.
         detectable: the difference of the selection metric that the study could show; None where no loss is better.
     """
 
     claimed: str | None
     differences: Mapping[str, Difference]
+    mean: float
+    limits: tuple[float, float] | None
     detectable: float | None
 
 
@@ -94,7 +99,9 @@ def run(rng: np.random.Generator, study: Study) -> Found:
     found = test.difference(metric, chosen, names[0]) if test.defined(metric, [names[0], chosen]) else None
     verdict = verdict_of(chosen, names[0], found, metric=metric, confidence=CONFIDENCE, losses=study.losses)
     reach = test.power(metric, names[-1], names[0]).detectable if study.gain and metric in differences else None
-    return Found(verdict if verdict in ("better", "worse") else None, differences, reach)
+    estimate = test.estimate(metric, names[0])
+    limits = scaled_limits(metric, estimate.mean, estimate.standard_error, estimate.df, CONFIDENCE)
+    return Found(verdict if verdict in ("better", "worse") else None, differences, estimate.mean, limits, reach)
 
 
 def repeat_all(studies: Sequence[Study], times: Sequence[int], jobs: int) -> Iterator[list[Found]]:
