@@ -291,6 +291,30 @@ def test_a_lead_that_a_decision_rule_gives_any_loss_is_said(
         assert "ce decided at the median reaches" in (tmp_path / "out" / name).read_text().replace("&#39;", "'")
 
 
+@pytest.mark.parametrize(("median", "share"), [(0.565, "most"), (0.580, "all"), (0.555, None)])
+def test_the_share_of_a_lead_that_a_rule_gives_is_all_most_or_not_said(median: float, share: str | None) -> None:
+    """cdw leads by 0.03: of 0.545, 0.565 is more than half of the way to 0.575, and 0.555 is not."""
+    difference = {"mean": 0.03, "low": None, "high": None, "p": 0.4}
+    comparison = {
+        "claim": {"loss": "cdw", "baseline": "ce", "metric": "test_qwk", "verdict": "not_distinguishable"},
+        "inference": {"confidence": 0.95},
+        "losses": {
+            "ce": {"metrics": {"test_qwk": {"mean": 0.545}}, "rules": {"median": {"metrics": {"test_qwk": median}}}},
+            "cdw": {
+                "metrics": {"test_qwk": {"mean": 0.575}},
+                "rules": {"median": {"difference": {"test_qwk": difference}}},
+            },
+        },
+    }
+    said = sentence_on_rules(comparison)
+    assert said == (
+        f"ce decided at the median reaches test QWK {median:.3f}: {share} of cdw's lead is what that decision rule does "
+        "for any loss."
+        if share
+        else ""
+    )
+
+
 def test_a_lead_that_remains_under_every_rule_needs_no_sentence(compare: Compare) -> None:
     assert sentence_on_rules(compare({"ce": BASELINE, "cdw": BETTER})) == ""
 
