@@ -308,8 +308,8 @@ def test_the_share_of_a_lead_that_a_rule_gives_is_all_most_or_not_said(median: f
     }
     said = sentence_on_rules(comparison)
     assert said == (
-        f"ce decided at the median reaches test QWK {median:.3f}: {share} of cdw's lead is what that decision rule does "
-        "for any loss."
+        f"ce decided at the median reaches test QWK {median:.3f}: {share} of cdw's lead is what that decision rule "
+        "does for any loss."
         if share
         else ""
     )
