@@ -122,9 +122,7 @@ def test_a_wrong_space_is_one_error_that_names_the_key(settings: dict[str, Any],
 
 
 def test_values_that_the_loss_cannot_train_with_are_refused_with_the_key() -> None:
-    with pytest.raises(
-        ConfigError, match=r"tune\.space\.drw\.start reaches 0\.9, .*losses\.drw\.start = 0\.9: "
-    ):
+    with pytest.raises(ConfigError, match=r"tune\.space\.drw\.start reaches 0\.9, .*losses\.drw\.start = 0\.9: "):
         search_space(StudyConfig(), choice("drw"), TrainConfig(epochs=5))
     narrowed = StudyConfig.model_validate({"space": {"drw": {"start": {"high": 0.8}}}})
     assert search_space(narrowed, choice("drw"), TrainConfig(epochs=5)).spaces["start"].high == 0.8

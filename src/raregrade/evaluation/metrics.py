@@ -237,7 +237,7 @@ def weighted_auroc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], we
     Args:
         scores: [N].
         positive: bool [N].
-        weights: float64 [N, R], for instance how often each image is drawn in each of R resamples.
+        weights: float64 [N, R], R weightings of the images.
 
     Returns:
         float64 [R]; NaN where positives or negatives have no weight.
