@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from raregrade.config import EvaluateConfig
@@ -30,6 +31,22 @@ def ordinal(seed: int, *, images: int = 600, hedged: bool) -> Predictions:
         image_id=[f"i{i}" for i in range(images)],
         group_id=[f"p{i // 2}" for i in range(images)],
         split=np.repeat(["val", "test"], images // 2),
+        targets=targets,
+        probs=probs / probs.sum(axis=1, keepdims=True),
+    )
+
+
+def flat(seed: int, images: int = 80) -> Predictions:
+    """Validation images with flat probabilities, drawn towards the common grades."""
+    rng = np.random.default_rng(seed)
+    targets = rng.choice(4, images, p=[0.4, 0.3, 0.2, 0.1])
+    seen = targets + rng.normal(0, 0.8, images)
+    probs = np.exp(-((seen[:, None] - np.arange(4)) ** 2) / 2) * [0.45, 0.25, 0.18, 0.12]
+    return make_predictions(
+        ORDINAL,
+        image_id=[f"i{i}" for i in range(images)],
+        group_id=[f"p{i}" for i in range(images)],
+        split=["val"] * images,
         targets=targets,
         probs=probs / probs.sum(axis=1, keepdims=True),
     )
@@ -99,6 +116,54 @@ def test_best_takes_a_rule_that_leads_clearly(metric: str) -> None:
     assert found.decision.rule == better(by_rule, key=by_rule.__getitem__)
     assert found.decision.rule == "median"
     assert dict(found.cross_validated)[metric] == pytest.approx(by_rule["median"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("seed", "taken"), [(0, "argmax"), (2, "argmax"), (4, "argmax"), (8, "median"), (10, "median")]
+)
+def test_a_lead_within_one_standard_error_changes_nothing(seed: int, taken: str) -> None:
+    """The standard error is a bootstrap's, which shares nothing with the jackknife that decides."""
+    predictions = flat(seed)
+    targets, probs = predictions.targets("val"), predictions.probs("val")
+
+    def lead(rows: np.ndarray) -> float:
+        argmax, median = (
+            compute_metrics(targets[rows], probs[rows], ORDINAL, Decision(rule))["qwk"] for rule in ("argmax", "median")
+        )
+        return median - argmax
+
+    rng = np.random.default_rng(0)
+    error = np.std([lead(rng.integers(0, 80, 80)) for _ in range(200)])
+    assert (lead(np.arange(80)) > error) == (taken == "median")
+    found = fit_decision(predictions, EvaluateConfig(decision="best"), Decision("argmax"), "qwk")
+    assert found.decision == Decision(taken)
+
+
+def test_images_of_a_patient_are_never_in_two_folds() -> None:
+    """A second copy of each image, of the same patient, changes neither the rule nor what it is worth on others."""
+    once = multilabel(4)
+    frame = once.frame.copy()
+    copies = pd.concat([frame, frame.assign(image_id=frame["image_id"] + "_copy")], ignore_index=True)
+    own = Decision("threshold", thresholds=(0.5, 0.5))
+    for decision in ("f1", "youden"):
+        config = EvaluateConfig(decision=decision)
+        twice = fit_decision(Predictions(copies, MULTILABEL), config, own, "auroc")
+        expected = fit_decision(once, config, own, "auroc")
+        assert twice.decision == expected.decision
+        assert dict(twice.cross_validated) == pytest.approx(dict(expected.cross_validated), abs=1e-12)
+
+
+def test_labels_that_are_unknown_have_no_part_in_a_threshold() -> None:
+    predictions = multilabel(5)
+    frame = predictions.frame.copy()
+    unknown = np.random.default_rng(1).random(len(frame)) < 0.3
+    frame.loc[unknown, "target_mass"] = np.nan
+    known = Predictions(frame[~unknown].reset_index(drop=True), MULTILABEL)
+    own = Decision("threshold", thresholds=(0.5, 0.5))
+    config = EvaluateConfig(decision="f1")
+    with_gaps = fit_decision(Predictions(frame, MULTILABEL), config, own, "auroc").decision
+    assert with_gaps.thresholds is not None
+    assert with_gaps.thresholds[1] == fit_decision(known, config, own, "auroc").decision.thresholds[1]
 
 
 def test_test_images_have_no_say_in_the_rule() -> None:
