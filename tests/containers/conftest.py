@@ -93,7 +93,8 @@ def tiny():
     params = load_params(ROOT / "params.yaml").to_dict()
     params["phantom"] |= {"patients": 40, "image_size": 32}
     params["data"]["image_size"] = 32
-    params["train"] |= {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1, "lr": 1e-3}
+    params["train"] |= {"backbone": "resnet10t", "epochs": 1, "warmup_epochs": 0.5, "precision": "float32"}
+    params["train"] |= {"threads": 1, "lr": 1e-3}
     params["compare"] |= {"losses": ["ce", "cdw_ce"], "seeds": [1], "baseline": "ce"}
     params["gate"] = [{"metric": "val_qwk", "threshold": -1.0}]
     params["alarms"]["refuse"] = False  # after one epoch a model misses grades
