@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from raregrade.config import AlarmConfig, GateRule
@@ -125,30 +124,6 @@ def test_alarms_at_registration_refuse_a_promotion_also_without_images(
     with pytest.raises(GateRefusedError, match=r"  version 2 .*the champion \(version 1\)"):
         promote(NAME, "2", tracking=tracking, gate=[])
     assert promote(NAME, "2", tracking=tracking, gate=[], alarms=QUIET).moved
-
-
-def test_the_error_of_a_difference_is_that_of_a_bootstrap_over_patients(
-    large_dataset: PreparedDataset, make_model: MakeModel
-) -> None:
-    from raregrade.evaluation.metrics import compute_metrics
-
-    models = [load_model(make_model(large_dataset, loss, 2, ("ce", "lmf"))) for loss in ("ce", "lmf")]
-    own, other = (measure(m, large_dataset, name="m") for m in models)
-    found = differences(own, other)["test_accuracy"]
-    targets, groups = own.images["test"].targets, own.images["test"].groups
-    rng = np.random.default_rng(0)
-    names = np.unique(groups)
-    rows = {name: np.flatnonzero(groups == name) for name in names}
-    drawn = []
-    for _ in range(400):
-        sample = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
-        values = [
-            compute_metrics(targets[sample], m.probs["test"][sample], large_dataset.label_space)["accuracy"]
-            for m in (own, other)
-        ]
-        drawn.append(values[0] - values[1])
-    assert found.standard_error == pytest.approx(np.std(drawn), rel=0.2)
-    assert found.mean == pytest.approx(own.metrics["test_accuracy"] - other.metrics["test_accuracy"])
 
 
 def test_a_model_does_not_differ_from_itself(large_dataset: PreparedDataset, make_model: MakeModel) -> None:
