@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from raregrade.config import EvaluateConfig
@@ -142,8 +141,8 @@ def test_a_lead_within_one_standard_error_changes_nothing(seed: int, taken: str)
 def test_images_of_a_patient_are_never_in_two_folds() -> None:
     """A second copy of each image, of the same patient, changes neither the rule nor what it is worth on others."""
     once = multilabel(4)
-    frame = once.frame.copy()
-    copies = pd.concat([frame, frame.assign(image_id=frame["image_id"] + "_copy")], ignore_index=True)
+    copies = once.frame.loc[once.frame.index.repeat(2)].reset_index(drop=True)
+    copies["image_id"] += np.where(copies.index % 2, "_copy", "")
     own = Decision("threshold", thresholds=(0.5, 0.5))
     for decision in ("f1", "youden"):
         config = EvaluateConfig(decision=decision)
@@ -151,6 +150,24 @@ def test_images_of_a_patient_are_never_in_two_folds() -> None:
         expected = fit_decision(once, config, own, "auroc")
         assert twice.decision == expected.decision
         assert dict(twice.cross_validated) == pytest.approx(dict(expected.cross_validated), abs=1e-12)
+
+
+def test_scores_without_meaning_are_worth_nothing_on_other_patients() -> None:
+    """Youden's index on the patients that a threshold was fitted to is high by luck; cross-validated it is zero."""
+    own = Decision("threshold", thresholds=(0.5, 0.5))
+    fitted, held_out = [], []
+    for seed in range(20):
+        frame = multilabel(seed, images=120, rare=0.3).frame
+        frame[["prob_nodule", "prob_mass"]] = np.random.default_rng([1, seed]).random((120, 2))
+        predictions = Predictions(frame, MULTILABEL)
+        found = fit_decision(predictions, EvaluateConfig(decision="youden"), own, "auroc")
+        value = dict(found.cross_validated)
+        held_out.append(value["sensitivity"] + value["specificity"] - 1)
+        truth = predictions.targets("val") == 1
+        above = found.decision.decide(predictions.probs("val"))
+        fitted += [above[truth[:, i], i].mean() - above[~truth[:, i], i].mean() for i in range(2)]
+    assert np.mean(fitted) > 0.1
+    assert abs(np.mean(held_out)) < 0.06
 
 
 def test_labels_that_are_unknown_have_no_part_in_a_threshold() -> None:
