@@ -56,6 +56,18 @@ def test_mean_over_readers_equals_the_printed_analysis_of_van_dyke(
     assert not found.patients_only
 
 
+@pytest.mark.parametrize("patients", [0.05, 0.3])
+def test_mean_over_two_seeds_covers_what_training_gives_on_average(patients: float) -> None:
+    """Training adds most of the variance, which two values hardly know."""
+    rng = np.random.default_rng(8)
+    matrix, times, covered = covariance((2,), patients, own=patients + 0.1), 3000, 0
+    for _ in range(times):
+        values = rng.normal(rng.normal(0, math.sqrt(patients)), 1, 2)
+        found = mean_interval(values, matrix, case_df=80, confidence=0.95)
+        covered += found.low is not None and found.high is not None and found.low <= 0 <= found.high
+    assert covered / times >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / times)
+
+
 def test_difference_equals_the_nested_anova_of_hillis() -> None:
     """Hillis 2014, readers nested in treatments: F = MS(T) / (MS[R(T)] + J max(Cov2 - Cov3, 0))."""
     table, count = np.array([SPIN_ECHO, CINE]), 5

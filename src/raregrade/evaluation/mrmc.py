@@ -26,8 +26,8 @@ from raregrade.evaluation.limits import t_quantile
 Floats = npt.NDArray[np.float64]
 POWER = 0.8
 _MOST_SEEDS = 1000
-# The variance over two seeds is so rough that it is often far too small, and its degrees of freedom then far too many:
-# with two seeds on a side they are those of two pairs, whatever the patients add.
+# The variance over two seeds is so rough that it is often far too small, and the degrees of freedom then far too many.
+# With two seeds on a side of a difference, and for a mean over two, they are at most these (measured by simulation).
 _DF_OF_TWO_SEEDS = 2.0
 
 
@@ -161,7 +161,7 @@ def mean_interval(values: npt.ArrayLike, covariance: Floats, *, case_df: float, 
     else:
         training = (float(own.var(ddof=1)) / seeds,)
         total, df = _total(training, (seeds,), max(_between(covariance), 0.0), case_df)
-        error = math.sqrt(total)
+        error, df = math.sqrt(total), min(df, _DF_OF_TWO_SEEDS if seeds == 2 else math.inf)
     low, high = (None, None) if _negligible(error, own, own) else _limits(mean, error, df, confidence)
     return Estimate(mean, error, df, low, high, seeds < 2)
 
