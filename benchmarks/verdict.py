@@ -165,7 +165,7 @@ def one_loss_is_better(quick: bool, jobs: int) -> bool:
 def intervals(quick: bool, jobs: int) -> bool:
     """Print the range of coverage of each kind of interval; whether none covers too rarely."""
     print(
-        f"\nIntervals of one model: coverage of nominal {CONFIDENCE:.0%}, least and most over data sets and classes\n"
+        f"\nIntervals of one model: coverage of {CONFIDENCE:.0%} intervals, least and most over data sets and classes\n"
     )
     print("| metric | cells | least | most | mean | cells above 0.97 |")
     print("|---|---|---|---|---|---|")
