@@ -75,13 +75,13 @@ def test_one_patient_is_too_few_to_test_anything() -> None:
 
 
 def test_each_model_is_decided_by_its_own_rule() -> None:
-    """0.4, 0.25 and 0.35: most probable is the first grade, the median is the second."""
-    probs = {"test": np.tile([0.4, 0.25, 0.35], (len(TARGETS), 1))}
+    """0.35, 0.25 and 0.4: most probable is the third grade, the median is the second."""
+    probs = {"test": np.tile([0.35, 0.25, 0.4], (len(TARGETS), 1))}
     images = {"test": Images(TARGETS, GROUPS)}
     own, other = (Measured(rule, SPACE, Decision(rule), images, probs) for rule in ("argmax", "median"))  # type: ignore[arg-type]
-    assert own.metrics["test_accuracy"] == pytest.approx((TARGETS == 0).mean())
+    assert own.metrics["test_accuracy"] == pytest.approx((TARGETS == 2).mean())
     assert other.metrics["test_accuracy"] == pytest.approx((TARGETS == 1).mean())
-    assert set(own.on_split("test").predicted) == {0}
+    assert set(own.on_split("test").predicted) == {2}
     assert set(other.on_split("test").predicted) == {1}
 
 
