@@ -419,4 +419,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the end of the interpreter, at which some of what is preloaded prints leaks below the summary.
+    os._exit(code)
