@@ -113,3 +113,16 @@ def test_what_a_table_of_predictions_leaves_open_is_said_on_the_screen(run: Comm
     assert [line.split(":")[1] for line in said] == [
         " there is no column group_id", " there is no column split", " target holds numbers, and the classes are names"
     ]  # fmt: skip
+
+
+def test_what_speaks_against_a_model_and_its_rule_are_said_before_the_metrics(run: Command, external: Path) -> None:
+    table = pd.read_csv(external / "predictions.csv")
+    table["prob_mild"] += table["prob_severe"]
+    table["prob_severe"] = 0.0
+    table.to_csv(external / "predictions.csv", index=False)
+    command = ["evaluate", "--predictions", "predictions.csv", "--labels", "labels.json", "--out", "report"]
+    result = run(*command, "--set", "evaluate.decision=median")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("alarm: the model never predicts severe (10 test images")
+    assert lines[1] == "decided by: median (the rule of the loss is argmax)"
