@@ -24,8 +24,16 @@ from raregrade.evaluation.limits import (
 def test_one_image_a_patient_has_the_interval_of_wilson(hits: int, trials: int) -> None:
     found = wilson(np.arange(trials) < hits, np.ones(trials), 0.95)
     expected = stats.binomtest(hits, trials).proportion_ci(method="wilson")
-    # The jackknife divides by n - 1: as much as one image less may stand behind the interval.
-    assert found == pytest.approx((expected.low, expected.high), abs=0.6 / trials**2 + 1e-9)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_images_that_agree_somewhat_count_as_the_design_effect_says() -> None:
+    # Both images hit in three patients, one in four, none in three: a variance of 10/9 · 6 / 20² over patients, which
+    # is that of 15 independent images and not of 20.
+    low, high = wilson(np.array([2] * 3 + [1] * 4 + [0] * 3), np.full(10, 2), 0.95)
+    z = stats.norm.ppf(0.975)
+    reach = z / (1 + z**2 / 15) * math.sqrt(0.25 / 15 + z**2 / (4 * 15**2))
+    assert (low, high) == pytest.approx((0.5 - reach, 0.5 + reach))
 
 
 @given(st.integers(0, 12), st.integers(1, 5))
