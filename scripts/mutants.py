@@ -345,6 +345,7 @@ def run_all(root: Path, mutations: Sequence[Mutation], jobs: int) -> list[Outcom
         finally:
             for tree in trees:
                 tree.stop()
+            gc.unfreeze()  # else libraries report at exit what was never collected
     return outcomes
 
 
