@@ -41,7 +41,7 @@ PARAMS = {
     },
     "train": {"backbone": "resnet10t", "epochs": 1, "precision": "float32", "threads": 1},
     "losses": {"ce": {}},
-    "compare": {"losses": ["ce"], "seeds": [1], "baseline": "ce", "resamples": 100},
+    "compare": {"losses": ["ce"], "seeds": [1], "baseline": "ce"},
     "gate": [{"metric": "val_qwk", "threshold": -1.0}],
     "tracking": {"uri": "none"},
 }
