@@ -45,8 +45,10 @@ class Judged:
             alarms: about it. Of two of one kind about one class and split, the first counts.
             config: whether alarms refuse.
         """
-        distinct = {(alarm.kind, alarm.split, alarm.class_name): alarm for alarm in reversed(alarms)}
-        found = cls(GateResult(), tuple(worst_first([alarm for alarm in alarms if alarm in distinct.values()])))
+        distinct: dict[tuple[str, str, str | None], Alarm] = {}
+        for alarm in alarms:
+            distinct.setdefault((alarm.kind, alarm.split, alarm.class_name), alarm)
+        found = cls(GateResult(), tuple(worst_first(list(distinct.values()))))
         verdict = evaluate_gate(rules, metrics, reference, alarms=found.sentences(model), refuse=config.refuse)
         return replace(found, verdict=verdict)
 
