@@ -13,7 +13,7 @@ from raregrade.evaluation.intervals import (
     model_intervals,
     positive_groups,
 )
-from raregrade.evaluation.limits import wilson
+from raregrade.evaluation.limits import f1_limits, wilson
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.labels import LabelSpace
 
@@ -116,6 +116,14 @@ def test_unknown_labels_belong_to_no_patient() -> None:
         assert (found[name].low, found[name].high) == pytest.approx((alone[name].low, alone[name].high)), name
     assert found["auroc_opacity"] != alone["auroc_opacity"]
     assert found["violation_rate"].method == "wilson"
+
+
+def test_f1_of_a_label_counts_hits_among_the_images_that_have_or_are_said_to_have_it() -> None:
+    rng = np.random.default_rng(4)
+    targets, probs = (rng.random((80, 2)) < 0.4).astype(float), rng.random((80, 2))
+    has, says = targets[:, 1] == 1, probs[:, 1] > 0.5
+    found = model_intervals(targets, probs, np.arange(80).astype(str), MULTILABEL)["f1_nodule"]
+    assert (found.low, found.high) == pytest.approx(f1_limits(has & says, has | says, 0.95))
 
 
 def test_a_class_called_weighted_is_not_taken_for_the_average() -> None:
