@@ -108,6 +108,8 @@ def test_a_challenger_that_lost_a_grade_is_refused_whatever_the_rules_say(
     assert list(refused.alarms) == list(refused.reasons)
 
     assert _register(contest, large_dataset, tracking, gate=floor).registered
+    description = open_client(tracking.uri).get_model_version(NAME, "2").description
+    assert description.startswith(f"Alarm: {refused.reasons[0]}.\n\n")
     with pytest.raises(GateRefusedError) as caught:
         promote(NAME, "2", tracking=tracking, gate=floor, data=large_dataset.root)
     heading, first, *_ = str(caught.value).splitlines()
@@ -115,6 +117,17 @@ def test_a_challenger_that_lost_a_grade_is_refused_whatever_the_rules_say(
     assert first.startswith("  version 2 ")
     assert "reaches the floor" not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+def test_alarms_are_raised_against_the_champion_of_the_moment(
+    large_dataset: PreparedDataset, compare: Compare, tracking: Tracking
+) -> None:
+    for winner in ("ce", "cdw_ce"):  # no champion yet, so neither raises an alarm
+        contest = compare(large_dataset, winner=winner, learned=("ce",))
+        assert _register(contest, large_dataset, tracking, alarms=AlarmConfig()).alarms == ()
+    promote(NAME, "1", tracking=tracking, gate=[], alarms=QUIET)
+    with pytest.raises(GateRefusedError, match=r"  version 2 .*the champion \(version 1\)"):
+        promote(NAME, "2", tracking=tracking, gate=[], data=large_dataset.root)
 
 
 def test_alarms_at_registration_refuse_a_promotion_also_without_images(

@@ -32,6 +32,7 @@ def test_of_two_alarms_of_one_kind_about_one_class_and_split_the_first_counts() 
     on_val = Alarm("never_predicted", "val", "severe", "never predicts severe on val")
     assert _judged(NEVER, against_baseline, on_val).alarms == (NEVER, on_val)
     assert _judged(NEVER, on_val, NEVER, on_val).alarms == (NEVER, on_val)
+    assert _judged(on_val, NEVER).verdict.refusals == ("cdw_ce never predicts severe (the champion finds 9)",)
 
 
 @pytest.mark.parametrize(("refuse", "passed"), [(True, False), (False, True)])

@@ -112,13 +112,6 @@ def worst_first(alarms: Sequence[Alarm]) -> list[Alarm]:
     return sorted(alarms, key=lambda alarm: _ORDER.index(alarm.kind))
 
 
-def first_words(alarms: Sequence[Alarm], most: int = 2) -> str:
-    """The alarms as part of a sentence: the first ``most``, and how many more there are. The worst come first."""
-    texts = list(dict.fromkeys(alarm.text for alarm in alarms))
-    rest = f", and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + rest
-
-
 _ORDER: tuple[Kind, ...] = (
     "never_predicted",
     "low_recall",

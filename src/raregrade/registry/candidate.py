@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raregrade.errors import DataError, ModelError
-from raregrade.evaluation.alarms import Alarm, first_words, worst_first
+from raregrade.evaluation.alarms import Alarm
+from raregrade.evaluation.words import alarm_texts
 from raregrade.models.decisions import Decision, with_decision
 from raregrade.models.folder import read_card, weights_sha256
 from raregrade.registry.gate import PairedDifference, Reference
@@ -164,8 +165,7 @@ def _choice(content: Mapping[str, Any], loss: str) -> str:
     """Why ``loss`` is what would be registered."""
     winner, baseline, verdict = str(content["winner"]["loss"]), str(content["baseline"]), content["claim"]["verdict"]
     if loss != winner:
-        alarms = worst_first([Alarm.from_json(alarm) for alarm in content["losses"][winner]["alarms"]])
-        against = [first_words(alarms, most=1)] if alarms else []
+        against = alarm_texts(content["losses"][winner]["alarms"])[:1]
         against += ["is not shown to be better"] if verdict != "better" else []
         return f"{loss}, the baseline, is taken: {winner}, which validation chose, {' and '.join(against)}"
     if verdict == "alone":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from raregrade.config import AlarmConfig, GateRule
 from raregrade.evaluation.alarms import Alarm, worst_first
+from raregrade.evaluation.words import alarm_texts
 from raregrade.registry.gate import GateResult, Reference, evaluate_gate
 
 # Why nothing was tested against a champion.
@@ -53,8 +54,8 @@ class Judged:
         return replace(found, verdict=verdict)
 
     def sentences(self, model: str) -> list[str]:
-        """The alarms as sentences about ``model``."""
-        return [f"{model} {alarm.text}" for alarm in self.alarms]
+        """The alarms as sentences about ``model``: for each class its worst, on the test split where there is one."""
+        return [f"{model} {text}" for text in alarm_texts([alarm.to_json() for alarm in self.alarms])]
 
     def refusing(self, reason: str) -> Judged:
         """Refused for ``reason`` as well, which is named after what refuses already."""

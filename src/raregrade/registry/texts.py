@@ -24,8 +24,10 @@ def describe(candidate: Candidate, judged: Judged) -> str:
         name: candidate.metrics[name] for name in (f"test_{selection}", f"val_{selection}") if name in candidate.metrics
     }
     values = [f"{metric_name(name)} {value:.4f}" for name, value in shown.items()]
+    alarms = judged.sentences(candidate.loss)
     paragraphs = [
-        *(f"Alarm: {sentence}." for sentence in judged.sentences(candidate.loss)),
+        # The comparison's advice begins with those that it knows of.
+        *(f"Alarm: {alarm}." for alarm in alarms if alarm.removeprefix(f"{candidate.loss} ") not in candidate.advice),
         candidate.advice,
         f"{candidate.choice}.",
         f"{candidate.card['backbone']} trained with {candidate.loss} (seed {candidate.seed}), decided by "
