@@ -21,7 +21,7 @@ from raregrade.config.gate import AlarmConfig
 from raregrade.evaluation.intervals import FEWEST_POSITIVES, positive_groups
 from raregrade.evaluation.jackknife import group_numbers, jackknife_covariance, leave_one_out_auroc
 from raregrade.evaluation.limits import wilson
-from raregrade.evaluation.metrics import one_against_rest, weighted_auroc
+from raregrade.evaluation.metrics import auroc, one_against_rest
 from raregrade.evaluation.mrmc import holm
 from raregrade.labels import LabelSpace
 
@@ -211,7 +211,7 @@ def _below_chance(images: _Images, model: ModelOnSplit) -> list[Alarm]:
     for name, (positive, scores, known) in zip(images.space.classes, columns, strict=True):
         if positives[name] < FEWEST_POSITIVES or positive.all():
             continue
-        area = float(weighted_auroc(scores, positive, np.ones((len(scores), 1)))[0])
+        area = auroc(scores, positive)
         left_out = leave_one_out_auroc(scores, positive, images.index[known], images.num_groups)
         error = math.sqrt(max(float(jackknife_covariance(left_out[None])[0, 0]), 1e-24))
         p_values[name] = float(student.sf((0.5 - area) / error, positives[name] - 1))

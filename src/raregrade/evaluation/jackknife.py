@@ -12,8 +12,6 @@ Shape legend: N images, K classes, G groups, M models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -105,22 +103,6 @@ def jackknife_covariance(values: Floats) -> Floats:
     centred = defined - defined.mean(axis=1, keepdims=True)
     covariance: Floats = centred @ centred.T * (count - 1) / count
     return covariance
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a model says about the images of a split: probabilities [N, K] and how they are decided."""
-
-    probs: npt.NDArray[Any]
-    decision: Decision | None = None
-
-
-def paired_covariances(
-    targets: npt.NDArray[Any], models: Sequence[Model], groups: npt.NDArray[Any], label_space: LabelSpace
-) -> dict[str, Floats]:
-    """Covariance over groups between the metrics of M models that judged the same images: name → [M, M]."""
-    found = [leave_one_out(targets, m.probs, groups, label_space, m.decision) for m in models]
-    return {name: jackknife_covariance(np.stack([values[name] for values in found])) for name in found[0]}
 
 
 def _placements(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:

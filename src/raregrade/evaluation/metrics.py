@@ -49,7 +49,9 @@ def compute_metrics(
     predicted = predictions_of(probs, label_space, decision)
     counts = counts_per_group(targets, predicted, np.zeros(len(targets), dtype=np.int64), 1, label_space)
     values = metrics_of_counts(counts, label_space)
-    values |= auroc_metrics(targets, probs, np.ones((len(targets), 1)), label_space)
+    columns = one_against_rest(targets, probs, label_space)
+    areas = np.array([[auroc(scores, positive) for positive, scores, _ in columns]])
+    values |= macro_auroc(areas, np.array([[positive.sum() for positive, _, _ in columns]]), label_space)
     ordered = sorted(values, key=lambda name: _position(name, label_space))
     return {name: float(values[name][0]) for name in ordered if not np.isnan(values[name][0])}
 
@@ -194,17 +196,6 @@ def metrics_of_counts(counts: Floats, label_space: LabelSpace, of_split: Floats 
     return values | {f"f1_{c}": f1[:, i] for i, c in enumerate(label_space.classes)}
 
 
-def auroc_metrics(
-    targets: npt.NDArray[Any], probs: npt.NDArray[Any], weights: Floats, label_space: LabelSpace
-) -> dict[str, Floats]:
-    """AUROC a class and its averages with images weighted, ``weights`` float64 [N, R] → name: float64 [R]."""
-    areas, positives = [], []
-    for positive, scores, known in one_against_rest(targets, probs, label_space):
-        areas.append(weighted_auroc(scores, positive, weights[known]))
-        positives.append(weights[known][positive].sum(axis=0))
-    return macro_auroc(np.stack(areas, axis=1), np.stack(positives, axis=1), label_space)
-
-
 def one_against_rest(
     targets: npt.NDArray[Any], probs: npt.NDArray[Any], label_space: LabelSpace
 ) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
@@ -218,8 +209,8 @@ def one_against_rest(
     ]
 
 
-def macro_auroc(area: Floats, positives: Floats, label_space: LabelSpace) -> dict[str, Floats]:
-    """AUROC a class and its averages, from ``area`` [R, K] and the weight of ``positives`` [R, K]."""
+def macro_auroc(area: Floats, positives: npt.NDArray[Any], label_space: LabelSpace) -> dict[str, Floats]:
+    """AUROC a class and its averages, from ``area`` [R, K] and the number of ``positives`` [R, K]."""
     values = {"auroc": _mean_defined(area)}
     if label_space.task == "multilabel":
         support = np.where(np.isnan(area), 0.0, positives)
@@ -228,32 +219,21 @@ def macro_auroc(area: Floats, positives: Floats, label_space: LabelSpace) -> dic
     return {f"auroc_{c}": area[:, i] for i, c in enumerate(label_space.classes)} | values
 
 
-def weighted_auroc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
-    """The probability that a positive scores above a negative, ties counting one half, under image weights.
-
-    The Mann-Whitney statistic: for each positive, the weight of the negatives below it plus half of those tied,
-    read from one cumulative sum over the sorted negatives. O(N log N + N·R).
+def auroc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> float:
+    """The probability that a positive scores above a negative, ties counting one half: the Mann-Whitney statistic.
 
     Args:
         scores: [N].
         positive: bool [N].
-        weights: float64 [N, R], R weightings of the images.
 
     Returns:
-        float64 [R]; NaN where positives or negatives have no weight.
+        NaN where there are no positives or no negatives.
     """
-    order = np.argsort(scores[~positive], kind="stable")
-    negatives = scores[~positive][order]
-    below = np.zeros((len(negatives) + 1, weights.shape[1]))
-    np.cumsum(weights[~positive][order], axis=0, out=below[1:])
-    positive_weights = weights[positive]
-    left = np.searchsorted(negatives, scores[positive], side="left")
-    right = np.searchsorted(negatives, scores[positive], side="right")
-    won = np.einsum("nr,nr->r", positive_weights, below[left])
-    tied = left < right
-    if tied.any():
-        won += np.einsum("nr,nr->r", positive_weights[tied], below[right[tied]] - below[left[tied]]) / 2
-    return _ratio(won, positive_weights.sum(axis=0) * below[-1])
+    negatives = np.sort(scores[~positive])
+    below = np.searchsorted(negatives, scores[positive], side="left")
+    not_above = np.searchsorted(negatives, scores[positive], side="right")
+    pairs = len(below) * len(negatives)
+    return float((below + not_above).sum() / 2 / pairs) if pairs else float("nan")
 
 
 def _quadratic_weighted_kappa(
