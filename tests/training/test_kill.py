@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raregrade.config import EvaluateConfig, EvaluateSection
+from raregrade.config import load_params, section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.steps.evaluate import evaluate
 from raregrade.tracking import Tracking
@@ -76,7 +76,7 @@ class Training:
 def metrics(training: Training, data: Path) -> bytes:
     out = training.folder / "report"
     evaluate(
-        EvaluateSection(evaluate=EvaluateConfig()),
+        section(load_params(training.folder / "params.yaml"), "evaluate"),
         training.folder / "model",
         data,
         out,
