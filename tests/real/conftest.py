@@ -1,4 +1,4 @@
-"""The folder of real images: RAREGRADE_REAL_DATA, or ../shared/data beside the repository."""
+"""The folder of real images, which RAREGRADE_REAL_DATA names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("RAREGRADE_REAL_DATA") or default)
-    if not folder.is_dir():
-        pytest.skip(f"no folder {folder}; set RAREGRADE_REAL_DATA to a folder of real images")
-    return folder
+    named = os.environ.get("RAREGRADE_REAL_DATA")
+    if not named:
+        pytest.skip("RAREGRADE_REAL_DATA names no folder of real images")
+    if not Path(named).is_dir():
+        pytest.fail(f"RAREGRADE_REAL_DATA: there is no folder {named}")
+    return Path(named)
