@@ -8,6 +8,7 @@ import typer
 
 from raregrade import __version__
 from raregrade.cli import datasets, experiments, models, parameters, pipeline, sync, tuning
+from raregrade.cli.commands import add_commands
 
 app = typer.Typer(
     name="raregrade",
@@ -32,6 +33,5 @@ def _root(
 
 
 for module in (datasets, experiments, models, parameters, tuning, sync):
-    for name, command in module.COMMANDS.items():
-        app.command(name)(command)
+    add_commands(app, module.COMMANDS)
 app.add_typer(pipeline.app, name="pipeline", no_args_is_help=False)

@@ -9,19 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params, tracking_of
+from raregrade.cli.options import ParamsOptions, tracking_of
 from raregrade.errors import DataError
 
 
 def phantom(
     *,
     out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced where it exists.")],
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Draw synthetic labelled images with known truth."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import section
     from raregrade.steps.phantom import phantom as step
 
@@ -38,15 +36,13 @@ def fetch(
     revision: Annotated[
         str, typer.Option("--revision", help="A commit, tag or branch; by default the repository's default branch.")
     ] = "",
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Fetch the raw images that data.path names in a DVC repository, at a revision.
 
     Needs neither git nor a checkout; the DVC remote's credentials come from the environment.
     """
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.steps.fetch import fetch as step
 
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
@@ -67,12 +63,10 @@ def prepare(
     store: Annotated[
         Path | None, typer.Option("--store", help="Keep the decoded images in this folder instead of in --out.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Check, split and decode the images that the parameters name."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import section
     from raregrade.steps.prepare import prepare as step
 

@@ -9,14 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from raregrade.cli.options import (
-    PARAMS,
     DataOption,
-    ParamsOption,
-    PresetOption,
-    SetOption,
+    ParamsOptions,
     folders_holding,
     read_json,
-    read_params,
     tracking_of,
 )
 from raregrade.cli.printing import print_next_steps, print_registration, print_table
@@ -69,12 +65,10 @@ def train(
             "--deterministic", help="On a GPU: only algorithms that repeat to the last bit (train.deterministic)."
         ),
     ] = False,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Train one model with one loss and one seed; under torchrun in several processes."""
-    config = read_params(params, [*(set_ or []), *(["train.deterministic=true"] if deterministic else [])], preset)
+    config = options.read(*(["train.deterministic=true"] if deterministic else []))
     from raregrade.config import section
 
     part = section(config, "train", loss)
@@ -111,12 +105,10 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option("--labels", help="The label space of --predictions, a JSON file.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Judge a model, or predictions made by any other program."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import section
     from raregrade.steps.evaluate import evaluate as judge_model
     from raregrade.steps.evaluate import evaluate_predictions as judge_predictions
@@ -138,15 +130,13 @@ def compare(
     *,
     reports: Annotated[list[Path], typer.Argument(help="Report folders, or a folder that holds them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder of the comparison.")],
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Compare losses over seeds, and say which to train with.
 
     Validation chooses, and one test on the test split decides what is claimed.
     """
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import section
     from raregrade.steps.compare import compare as step
 
@@ -160,16 +150,14 @@ def show(
     registered: Annotated[
         Path | None, typer.Option("--registered", help="The registered.json that came of it.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Print a comparison, and what to try next."""
     _print_comparison(read_json(comparison / "comparison.json", _COMPARE), comparison)
     if registered is not None:
         result = read_json(registered, "`raregrade register` writes it.")
         print_registration(result)
-        print_next_steps(result, read_params(params, set_, preset).data.path)
+        print_next_steps(result, options.read().data.path)
 
 
 def _print_judgement(out: Path) -> None:

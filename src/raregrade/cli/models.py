@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raregrade.cli.options import (
-    PARAMS,
     DataOption,
-    ParamsOption,
-    PresetOption,
-    SetOption,
+    ParamsOptions,
     folders_holding,
-    read_params,
     tracking_of,
 )
 from raregrade.cli.printing import print_registration, print_table
@@ -37,15 +33,13 @@ def register(
     name: Annotated[
         str | None, typer.Option("--name", help="The name in the registry; by default `register.name`.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Register what a comparison recommends, if the gate lets it: a loss shown to be better, else the baseline.
 
     A refusal is a result, written to --out, and not an error.
     """
-    config = read_params(params, [*(set_ or []), *([f"register.name={name}"] if name else [])], preset)
+    config = options.read(*([f"register.name={name}"] if name else []))
     from raregrade.config import section
     from raregrade.steps.register import register as step
 
@@ -63,15 +57,13 @@ def promote(
         typer.Option("--data", help="The prepared dataset on which it is tested against the champion."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, move nothing.")] = False,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Point `champion` at a version, if the gate lets it.
 
     The gate of the parameters compares it with the version that is champion now. Exit code 3 where it refuses.
     """
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.registry import promote as move_alias
 
     moved = move_alias(
@@ -90,12 +82,10 @@ def promote(
 def rollback(
     *,
     name: Annotated[str, typer.Argument(help="A registered model.")],
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Point `champion` back at the version that had it before."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.registry import rollback as move_back
 
     _print_promotion(move_back(name, tracking=tracking_of(config)))
@@ -104,12 +94,10 @@ def rollback(
 def list_registered(
     *,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """List the registered versions and their aliases."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import METRIC_TASKS
     from raregrade.registry import list_models
 
@@ -132,9 +120,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a model folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Grade images."""
     from raregrade.serving.predictor import Predictor
@@ -144,7 +130,7 @@ def predict(
         if model.startswith(_REGISTRY_URI):
             from raregrade.registry import fetch_model
 
-            folder = fetch_model(model, tracking_of(read_params(params, set_, preset)), Path(scratch))
+            folder = fetch_model(model, tracking_of(options.read()), Path(scratch))
         predictor = Predictor(folder)
         predictions = predictor.predict(images)
     if as_json:

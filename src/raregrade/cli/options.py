@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from raregrade.config import Params
     from raregrade.tracking import Tracking
 
+PARAMS = Path("params.yaml")
 ParamsOption = Annotated[Path, typer.Option("--params", help="The parameters file.")]
 SetOption = Annotated[
     list[str] | None,
@@ -24,7 +27,24 @@ PresetOption = Annotated[
     typer.Option("--preset", help="A file of parameters that go over --params; may be given again."),
 ]
 DataOption = Annotated[Path, typer.Option("--data", help="The prepared dataset.")]
-PARAMS = Path("params.yaml")
+
+
+@dataclass(frozen=True)
+class ParamsOptions:
+    """--params, --preset and --set, which every command takes that reads params.yaml."""
+
+    params: ParamsOption = PARAMS
+    preset: PresetOption = None
+    set_: SetOption = None
+
+    def read(self, *forced: str, defaults: Sequence[str] = ()) -> Params:
+        """The validated parameters. Raises ConfigError.
+
+        Args:
+            forced: ``key=value`` each, laid over what --set gives.
+            defaults: the same, laid under it.
+        """
+        return read_params(self.params, [*defaults, *(self.set_ or ()), *forced], self.preset)
 
 
 def read_params(path: Path, overrides: list[str] | None, presets: list[Path] | None = None) -> Params:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.options import ParamsOptions
 
 
 def show_params(
@@ -15,19 +15,17 @@ def show_params(
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write, which may be --params itself; else print.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Print the parameters with presets and --set laid over them.
 
     Written to params.yaml they are what `dvc repro` runs. Comments are not kept.
     """
-    read_params(params, set_, preset)  # refuses what is wrong
+    options.read()  # refuses what is wrong
     from raregrade.atomic import write_text
     from raregrade.config import dump_params, merged_params
 
-    text = dump_params(merged_params(params, set_ or (), preset or ()))
+    text = dump_params(merged_params(options.params, options.set_ or (), options.preset or ()))
     if out is None:
         print(text, end="")
     else:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.options import ParamsOptions
 from raregrade.errors import UserError
 
 
-def sync(*, params: ParamsOption = PARAMS, preset: PresetOption = None, set_: SetOption = None) -> None:
+def sync(*, options: ParamsOptions) -> None:
     """Send to MLflow what was kept while it did not answer.
 
     Every command that logs does so before it starts.
     """
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.tracking.spool import store_hash, waiting_runs
 
     waiting = waiting_runs().values()

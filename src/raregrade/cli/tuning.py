@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raregrade.cli.options import PARAMS, DataOption, ParamsOption, PresetOption, SetOption, read_params, tracking_of
+from raregrade.cli.options import DataOption, ParamsOptions, tracking_of
 from raregrade.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ def tune(
     checkpoints: Annotated[
         str, typer.Option("--checkpoints", envvar="RAREGRADE_CHECKPOINTS", help="Where interrupted trials are kept.")
     ] = ".raregrade/checkpoints",
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Tune one loss, beside a baseline that gets as many trials.
 
     What is found is confirmed with fresh seeds before it is called better. The same command goes on with its study.
     """
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.config import section
 
     part = section(config, "tune", loss)
@@ -79,12 +77,10 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     storage: StorageOption = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
     """Open the studies in optuna-dashboard."""
-    config = read_params(params, set_, preset)
+    config = options.read()
     from raregrade.tuning.dashboard import serve
 
     serve(_storage(config, storage), host=host, port=port)
