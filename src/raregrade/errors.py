@@ -4,6 +4,11 @@ Whoever catches ``RaregradeError`` catches all of them. Every message names the 
 what to do about it second; none of them is shown with a traceback.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class RaregradeError(Exception):
     """Base of all errors raised on purpose. ``exit_code`` is what the command line returns."""
@@ -43,3 +48,9 @@ class InterruptedRunError(RaregradeError):
     """Work was interrupted and saved; running the same command again resumes it."""
 
     exit_code = 75
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` where one of ``allowed`` is close to ``word``, else the empty string."""
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

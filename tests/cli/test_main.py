@@ -27,10 +27,12 @@ def test_version_is_printed(run: Command) -> None:
 def test_help_lists_every_command(run: Command, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.returncode == 0
-    listed = {line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line.strip()}
+    commands = result.stdout.split("Commands:\n")[1].split("\n\n")[0]
+    listed = {line.split()[0] for line in commands.splitlines()}
     assert listed == {
         "phantom", "fetch", "prepare", "verify", "train", "evaluate", "compare", "show",
-        "register", "promote", "rollback", "models", "predict", "params", "pipeline", "sync", "tune", "dashboard",
+        "register", "promote", "rollback", "models", "predict", "params", "presets",
+        "pipeline", "sync", "tune", "dashboard",
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -79,3 +81,51 @@ def test_a_refusal_to_register_is_a_result_and_a_refusal_to_promote_gives_3(run:
     unknown = run("models", "nowhere")
     assert unknown.returncode == 2
     assert "other" in unknown.stderr
+
+
+def test_predict_grades_a_folder_goes_past_a_bad_file_and_names_it(run: Command, trained: Path, project: Path) -> None:
+    scans = project / "scans" / "monday"
+    scans.mkdir(parents=True)
+    for image in sorted((trained / "raw" / "images").glob("*.png"))[:3]:
+        shutil.copy(image, scans)
+    names = sorted(str(path.relative_to(project)) for path in scans.iterdir())
+    (scans / "broken.png").write_bytes(b"not an image")
+    (scans / "notes.txt").write_text("no image, and not taken for one")
+    predict = ("predict", "--model", trained / "models" / "ce" / "1", "scans", "absent.png")
+
+    result = run(*predict, "--csv", "grades.csv", "--json")
+    assert result.returncode == 2
+    assert "2 of 5 images could not be read and were not graded:" in result.stderr
+    assert "scans/monday/broken.png: not a readable image" in result.stderr
+    assert "absent.png: not a readable image" in result.stderr
+    assert "Traceback" not in result.stderr
+
+    answers = json.loads(result.stdout)
+    assert [answer["image"] for answer in answers] == names
+    assert all(answer["decision"] == {"rule": "argmax"} for answer in answers)
+    table = pd.read_csv(project / "grades.csv")
+    assert list(table["image"]) == names
+    assert list(table["grade"]) == [answer["grade"] for answer in answers]
+    assert np.allclose(table.iloc[:, 2:], [list(answer["probabilities"].values()) for answer in answers])
+
+
+def test_predict_names_the_rule_of_the_models_card(run: Command, trained: Path, project: Path) -> None:
+    shutil.copytree(trained / "models" / "ce" / "1", project / "model")
+    card = json.loads((project / "model" / "model.json").read_text())
+    (project / "model" / "model.json").write_text(json.dumps(card | {"decision": {"rule": "median"}}))
+    image = min((trained / "raw" / "images").glob("*.png"))
+    result = run("predict", "--model", "model", image, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[0]["decision"] == {"rule": "median"}
+    assert "decided by: median" in run("predict", "--model", "model", image).stdout
+
+
+def test_predict_refuses_a_folder_without_images_and_a_place_it_cannot_write(
+    run: Command, trained: Path, project: Path
+) -> None:
+    (project / "empty").mkdir()
+    nothing = run("predict", "--model", trained / "models" / "ce" / "1", "empty")
+    assert (nothing.returncode, "empty: no images in this folder" in nothing.stderr) == (2, True)
+    image = min((trained / "raw" / "images").glob("*.png"))
+    refused = run("predict", "--model", trained / "models" / "ce" / "1", image, "--csv", "params.yaml/grades.csv")
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)

@@ -12,12 +12,12 @@ from raregrade.config import load_params, section
 from raregrade.models.folder import read_card
 
 ROOT = Path(__file__).parents[2]
-PAPERS = ROOT / "configs" / "papers"
+PAPERS = ROOT / "src" / "raregrade" / "presets" / "papers"
 FITTING = {
     "cdw_ce": ROOT / "params.yaml",
-    "lmf": ROOT / "configs" / "phantom" / "imbalanced.yaml",
-    "two_stage": ROOT / "configs" / "phantom" / "imbalanced.yaml",
-    "hbce": ROOT / "configs" / "phantom" / "hierarchical.yaml",
+    "lmf": ROOT / "src" / "raregrade" / "presets" / "phantom" / "imbalanced.yaml",
+    "two_stage": ROOT / "src" / "raregrade" / "presets" / "phantom" / "imbalanced.yaml",
+    "hbce": ROOT / "src" / "raregrade" / "presets" / "phantom" / "hierarchical.yaml",
 }
 
 
@@ -31,6 +31,40 @@ def test_params_prints_what_a_preset_and_set_come_to(project: Path, capsys: pyte
     assert main.run(arguments) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["train"]["epochs"], printed["train"]["batch_size"], printed["data"]["path"]) == (40, 64, "raw")
+
+
+def test_a_shipped_preset_goes_by_its_name(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(project / "params.yaml")
+    assert main.run(["params", "--params", path, "--preset", "cdw_ce_resnet18"]) == 0
+    by_name = capsys.readouterr().out
+    assert main.run(["params", "--params", path, "--preset", str(PAPERS / "cdw_ce_resnet18.yaml")]) == 0
+    assert capsys.readouterr().out == by_name
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["params", "--params", str(project / "params.yaml"), "--preset", "cdw_ce_resnet"]) == 2
+    said = capsys.readouterr().err
+    assert "preset 'cdw_ce_resnet': no such file, and no preset of that name" in said
+    assert "did you mean 'cdw_ce_resnet18'?" in said
+    assert all(path.stem in said for path in PAPERS.glob("*.yaml"))
+
+
+def test_presets_lists_each_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["presets"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    listed = [row.split(maxsplit=1) for row in rows]
+    assert {row[0] for row in listed} == {path.stem for path in PAPERS.parent.rglob("*.yaml")}
+    assert all(row[1].endswith(".") for row in listed), "the first line of a preset is a whole sentence"
+
+
+def test_presets_prints_a_phantom_as_a_whole_parameters_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("short", "imbalanced", "hierarchical"):
+        assert main.run(["presets", name]) == 0
+        (tmp_path / "params.yaml").write_text(capsys.readouterr().out)
+        assert load_params(tmp_path / "params.yaml") == load_params(PAPERS.parent / "phantom" / f"{name}.yaml")
+    assert main.run(["presets", "nothing"]) == 2
 
 
 def test_params_replaces_the_file_that_it_read(project: Path) -> None:

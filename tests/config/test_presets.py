@@ -15,13 +15,13 @@ from raregrade.config import AugmentConfig, TrainConfig, dump_params, load_param
 from raregrade.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-PAPERS = sorted((ROOT / "configs" / "papers").glob("*.yaml"))
+PAPERS = sorted((ROOT / "src" / "raregrade" / "presets" / "papers").glob("*.yaml"))
 # The parameters whose labels a preset fits, by the beginning of its name.
 FITTING = {
     "cdw_ce": "params.yaml",
-    "lmf": "configs/phantom/imbalanced.yaml",
-    "two_stage": "configs/phantom/imbalanced.yaml",
-    "hbce": "configs/phantom/hierarchical.yaml",
+    "lmf": "src/raregrade/presets/phantom/imbalanced.yaml",
+    "two_stage": "src/raregrade/presets/phantom/imbalanced.yaml",
+    "hbce": "src/raregrade/presets/phantom/hierarchical.yaml",
 }
 # What a machine is able to do, and where weights lie on it, is not a paper's to say.
 MACHINE = {"weights", "accumulate", "precision", "compile", "deterministic", "threads"}
@@ -166,6 +166,6 @@ def test_there_is_a_preset_for_every_paper_and_network() -> None:
 
 
 def test_a_preset_for_other_labels_is_refused(write: Write) -> None:
-    preset = ROOT / "configs" / "papers" / "cdw_ce_resnet18.yaml"
+    preset = ROOT / "src" / "raregrade" / "presets" / "papers" / "cdw_ce_resnet18.yaml"
     with pytest.raises(ConfigError, match=r"cdw_ce fits task ordinal, but data\.task is multiclass"):
-        load_params(ROOT / "configs" / "phantom" / "imbalanced.yaml", presets=[preset])
+        load_params(ROOT / "src" / "raregrade" / "presets" / "phantom" / "imbalanced.yaml", presets=[preset])

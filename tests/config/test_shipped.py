@@ -9,11 +9,12 @@ import pytest
 from raregrade.config import load_params, params_from_dict
 
 ROOT = Path(__file__).parents[2]
-# Presets are parts of a parameters file, and environments describe clusters: both have tests of their own.
-PARTS = ("papers", "environments")
+# Environments describe clusters, and the papers' presets are parts of a parameters file: both have tests of their own.
+PARTS = ("environments",)
 FILES = [
     ROOT / "params.yaml",
     *sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in PARTS),
+    *sorted((ROOT / "src" / "raregrade" / "presets" / "phantom").glob("*.yaml")),
 ]
 
 

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 # Parameters file, losses to train, a gate that always opens. Each of the four published methods is in one of them.
 FLAVOURS: dict[str, tuple[str, list[str], str]] = {
     "ordinal": ("params.yaml", ["ce", "cdw_ce"], "val_qwk"),
-    "imbalanced": ("configs/phantom/imbalanced.yaml", ["lmf", "two_stage"], "val_macro_f1"),
-    "hierarchical": ("configs/phantom/hierarchical.yaml", ["bce", "hbce"], "val_auroc"),
+    "imbalanced": ("src/raregrade/presets/phantom/imbalanced.yaml", ["lmf", "two_stage"], "val_macro_f1"),
+    "hierarchical": ("src/raregrade/presets/phantom/hierarchical.yaml", ["bce", "hbce"], "val_auroc"),
 }
 
 

@@ -35,7 +35,11 @@ def test_a_stage_calls_the_command_of_its_name(stage: str) -> None:
     assert re.match(rf"raregrade {STEP_OF.get(stage, stage)} ", STAGES[stage]["cmd"])
 
 
-SHIPPED = ["params.yaml", "configs/phantom/imbalanced.yaml", "configs/phantom/hierarchical.yaml"]
+SHIPPED = [
+    "params.yaml",
+    "src/raregrade/presets/phantom/imbalanced.yaml",
+    "src/raregrade/presets/phantom/hierarchical.yaml",
+]
 
 
 @pytest.mark.parametrize("params", SHIPPED)

@@ -8,15 +8,17 @@ import typer
 
 from raregrade import __version__
 from raregrade.cli import datasets, experiments, models, parameters, pipeline, sync, tuning
-from raregrade.cli.commands import add_commands
+from raregrade.cli.commands import add_commands, new_group
 
-app = typer.Typer(
+app = new_group(
+    "Which loss should you train with, on your own labelled medical images?",
+    """
+    raregrade prepare --out data/prepared
+    raregrade train --data data/prepared --loss cdw_ce --out models/cdw_ce/1
+    """,
     name="raregrade",
-    help="Which loss should you train with, on your own labelled medical images?",
     invoke_without_command=True,
     add_completion=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -244,7 +244,7 @@ def _prepared(
     data_revision: str | None,
     store: str | None,
     params: Path,
-    preset: list[Path] | None,
+    preset: list[str] | None,
     set_: list[str] | None,
 ) -> Iterator[Prepared]:
     """Check all that can be checked without the host, and compile. What is given goes before the environment's."""

@@ -15,10 +15,14 @@ from raregrade.errors import DataError
 
 def phantom(
     *,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced where it exists.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write. An old phantom is replaced.")],
     options: ParamsOptions,
 ) -> None:
-    """Draw synthetic labelled images with known truth."""
+    """Draw synthetic labelled images with known truth.
+
+    Example:
+        raregrade phantom --out data/raw/phantom
+    """
     config = options.read()
     from raregrade.config import section
     from raregrade.steps.phantom import phantom as step
@@ -29,18 +33,25 @@ def phantom(
 
 def fetch(
     *,
-    repo: Annotated[str, typer.Option("--repo", metavar="REPO", help="A git repository with DVC, URL or folder.")],
+    repo: Annotated[str, typer.Option("--repo", metavar="REPO", help="A git repository with DVC: a URL or a folder.")],
     store: Annotated[
-        Path, typer.Option("--store", help="The folder to fetch into; what is there is not fetched again.")
+        Path,
+        typer.Option("--store", metavar="FOLDER", help="Where to put the images; what is there is not fetched again."),
     ],
     revision: Annotated[
-        str, typer.Option("--revision", help="A commit, tag or branch; by default the repository's default branch.")
+        str,
+        typer.Option("--revision", metavar="REV", help="A commit, tag or branch. Default: the default branch."),
     ] = "",
     options: ParamsOptions,
 ) -> None:
-    """Fetch the raw images that data.path names in a DVC repository, at a revision.
+    """Fetch raw images from a DVC repository at one revision.
 
-    Needs neither git nor a checkout; the DVC remote's credentials come from the environment.
+    data.path names them within the repository. Neither git nor a checkout is needed. Credentials of the DVC remote come
+    from the environment.
+
+    Example:
+        raregrade fetch --repo https://github.com/me/scans.git --revision v1 \\
+            --store data/store
     """
     config = options.read()
     from raregrade.steps.fetch import fetch as step
@@ -55,17 +66,24 @@ def fetch(
 
 def prepare(
     *,
-    out: Annotated[Path, typer.Option("--out", help="The folder of the prepared dataset.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the dataset.")],
     previous: Annotated[
         Path | None,
-        typer.Option("--previous", help="An earlier prepared dataset, whose patients keep their split."),
+        typer.Option(
+            "--previous", metavar="FOLDER", help="An earlier prepared dataset, whose patients keep their split."
+        ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Keep the decoded images in this folder instead of in --out.")
+        Path | None,
+        typer.Option("--store", metavar="FOLDER", help="Keep the decoded images here instead of in --out."),
     ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Check, split and decode the images that the parameters name."""
+    """Check, split and decode the images that params.yaml names.
+
+    Example:
+        raregrade prepare --out data/prepared
+    """
     config = options.read()
     from raregrade.config import section
     from raregrade.steps.prepare import prepare as step
@@ -74,10 +92,13 @@ def prepare(
     _print_dataset(out, step(part, out, store=store, previous=previous, tracking=tracking_of(config)))
 
 
-def verify(*, data: Annotated[Path, typer.Argument(help="A prepared dataset.")]) -> None:
-    """Check a prepared dataset.
+def verify(*, data: Annotated[Path, typer.Argument(metavar="FOLDER", help="A prepared dataset.")]) -> None:
+    """Check a prepared dataset: hashes, counts, labels, leaks.
 
-    Hashes, counts, labels, and that no patient or image is in two splits. What prepare warned of is shown again.
+    No patient and no image may be in two splits. What prepare warned of is shown again.
+
+    Example:
+        raregrade verify data/prepared
     """
     from raregrade.data.manifest import PreparedDataset
     from raregrade.data.verify import dataset_warnings, verify_dataset

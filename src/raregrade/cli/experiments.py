@@ -10,6 +10,7 @@ import typer
 
 from raregrade.cli.options import (
     DataOption,
+    LossOption,
     ParamsOptions,
     folders_holding,
     read_json,
@@ -29,23 +30,24 @@ class Resume(StrEnum):
 def train(
     *,
     data: DataOption,
-    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
-    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    loss: LossOption,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The model folder to write.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and augmentation.")] = 1,
     fold: Annotated[
-        int | None, typer.Option("--fold", min=0, help="Validate on this fold of the data, train on the others.")
+        int | None, typer.Option("--fold", min=0, help="Validate on this fold of the data and train on the others.")
     ] = None,
     loss_params: Annotated[
         Path | None,
-        typer.Option("--loss-params", help="A best.yaml of `raregrade tune`, whose parameters are trained with."),
+        typer.Option("--loss-params", metavar="FILE", help="Train with what `raregrade tune` found: its best.yaml."),
     ] = None,
     resume: Annotated[
-        Resume, typer.Option("--resume", help="auto: go on from the checkpoint of an interrupted run.")
+        Resume, typer.Option("--resume", help="auto: continue an interrupted run from its checkpoint.")
     ] = Resume.AUTO,
     checkpoints: Annotated[
         str,
         typer.Option(
             "--checkpoints",
+            metavar="FOLDER|S3",
             envvar="RAREGRADE_CHECKPOINTS",
             help="Where interrupted runs are kept: a folder or s3://bucket/prefix.",
         ),
@@ -56,18 +58,24 @@ def train(
             "--checkpoint-minutes",
             envvar="RAREGRADE_CHECKPOINT_MINUTES",
             min=0,
-            help="How often a run is saved within an epoch; after every epoch it is saved anyway.",
+            metavar="MINUTES",
+            help="How often a run is saved within an epoch. It is also saved after every epoch.",
         ),
     ] = 5.0,
     deterministic: Annotated[
         bool,
-        typer.Option(
-            "--deterministic", help="On a GPU: only algorithms that repeat to the last bit (train.deterministic)."
-        ),
+        typer.Option("--deterministic", help="Use only GPU algorithms that repeat bit for bit (train.deterministic)."),
     ] = False,
     options: ParamsOptions,
 ) -> None:
-    """Train one model with one loss and one seed; under torchrun in several processes."""
+    """Train one model with one loss and one seed.
+
+    Under torchrun it trains in several processes.
+
+    Example:
+        raregrade train --data data/prepared --loss cdw_ce --seed 1 \\
+            --out models/cdw_ce/1
+    """
     config = options.read(*(["train.deterministic=true"] if deterministic else []))
     from raregrade.config import section
 
@@ -95,19 +103,31 @@ def train(
 
 def evaluate(
     *,
-    out: Annotated[Path, typer.Option("--out", help="The report folder to write.")],
-    model: Annotated[Path | None, typer.Option("--model", help="A model folder, with --data.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The prepared dataset, with --model.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The report folder to write.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FOLDER", help="A model folder, with --data.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FOLDER", help="The prepared dataset, with --model.")
+    ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", help="A table (.parquet, .csv) of any program's predictions, with --labels."),
+        typer.Option(
+            "--predictions", metavar="FILE", help="Any program's predictions, .parquet or .csv, with --labels."
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="The label space of --predictions, a JSON file.")
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="The label space of --predictions, a JSON file."),
     ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Judge a model, or predictions made by any other program."""
+    """Judge a model, or the predictions of any other program.
+
+    Example:
+        raregrade evaluate --model models/cdw_ce/1 --data data/prepared \\
+            --out reports/cdw_ce/1
+    """
     config = options.read()
     from raregrade.config import section
     from raregrade.steps.evaluate import evaluate as judge_model
@@ -128,13 +148,18 @@ def evaluate(
 
 def compare(
     *,
-    reports: Annotated[list[Path], typer.Argument(help="Report folders, or a folder that holds them.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder of the comparison.")],
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORTS", help="Report folders, or a folder that holds them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the comparison.")],
     options: ParamsOptions,
 ) -> None:
     """Compare losses over seeds, and say which to train with.
 
-    Validation chooses, and one test on the test split decides what is claimed.
+    Validation chooses the loss; one test on the test split decides what is claimed.
+
+    Example:
+        raregrade compare reports --out comparison
     """
     config = options.read()
     from raregrade.config import section
@@ -146,13 +171,17 @@ def compare(
 
 def show(
     *,
-    comparison: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    comparison: Annotated[Path, typer.Argument(metavar="FOLDER", help="A comparison.")],
     registered: Annotated[
-        Path | None, typer.Option("--registered", help="The registered.json that came of it.")
+        Path | None, typer.Option("--registered", metavar="FILE", help="The registered.json that came of it.")
     ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Print a comparison, and what to try next."""
+    """Print a comparison, and what to try next.
+
+    Example:
+        raregrade show comparison --registered registered.json
+    """
     _print_comparison(read_json(comparison / "comparison.json", _COMPARE), comparison)
     if registered is not None:
         result = read_json(registered, "`raregrade register` writes it.")

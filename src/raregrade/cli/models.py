@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,27 +18,35 @@ from raregrade.cli.options import (
     tracking_of,
 )
 from raregrade.cli.printing import print_registration, print_table
+from raregrade.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from raregrade.registry import PromotionResult
+    from raregrade.serving.predictor import Prediction
 
 _REGISTRY_URI = "models:/"
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")]
 
 
 def register(
     *,
-    comparison: Annotated[Path, typer.Option("--comparison", help="The folder of a comparison.")],
-    models: Annotated[Path, typer.Option("--models", help="The folder that holds the compared models.")],
+    comparison: Annotated[Path, typer.Option("--comparison", metavar="FOLDER", help="A comparison.")],
+    models: Annotated[Path, typer.Option("--models", metavar="FOLDER", help="The compared models.")],
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="The file to write, registered.json.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the result, as JSON.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="The name in the registry; by default `register.name`.")
+        str | None, typer.Option("--name", metavar="NAME", help="The name in the registry. Default: `register.name`.")
     ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Register what a comparison recommends, if the gate lets it: a loss shown to be better, else the baseline.
+    """Register what a comparison recommends, if it passes the gate.
 
-    A refusal is a result, written to --out, and not an error.
+    That is a loss shown to be better, else the baseline. A refusal is a result: it is written to --out, and the exit
+    code is 0.
+
+    Example:
+        raregrade register --comparison comparison --models models \\
+            --data data/prepared --out registered.json
     """
     config = options.read(*([f"register.name={name}"] if name else []))
     from raregrade.config import section
@@ -49,19 +58,22 @@ def register(
 
 def promote(
     *,
-    name: Annotated[str, typer.Argument(help="A registered model.")],
-    version: Annotated[str, typer.Argument(help="The version to promote.")],
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version to promote.")],
     to: Annotated[str, typer.Option("--to", metavar="ALIAS", help="The alias to move.")] = "champion",
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="The prepared dataset on which it is tested against the champion."),
+        typer.Option("--data", metavar="FOLDER", help="The dataset on which it is tested against the champion."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, move nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Apply the gate, but move nothing.")] = False,
     options: ParamsOptions,
 ) -> None:
-    """Point `champion` at a version, if the gate lets it.
+    """Make a version the champion, if it passes the gate.
 
-    The gate of the parameters compares it with the version that is champion now. Exit code 3 where it refuses.
+    The gate of params.yaml compares it with the current champion. The exit code is 3 where it refuses.
+
+    Example:
+        raregrade promote severity 2 --data data/prepared
     """
     config = options.read()
     from raregrade.registry import promote as move_alias
@@ -81,10 +93,14 @@ def promote(
 
 def rollback(
     *,
-    name: Annotated[str, typer.Argument(help="A registered model.")],
+    name: NameArgument,
     options: ParamsOptions,
 ) -> None:
-    """Point `champion` back at the version that had it before."""
+    """Make the previous champion the champion again.
+
+    Example:
+        raregrade rollback severity
+    """
     config = options.read()
     from raregrade.registry import rollback as move_back
 
@@ -93,10 +109,14 @@ def rollback(
 
 def list_registered(
     *,
-    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.")] = None,
     options: ParamsOptions,
 ) -> None:
-    """List the registered versions and their aliases."""
+    """List the registered versions and their aliases.
+
+    Example:
+        raregrade models
+    """
     config = options.read()
     from raregrade.config import METRIC_TASKS
     from raregrade.registry import list_models
@@ -117,12 +137,30 @@ def list_registered(
 
 def predict(
     *,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    model: Annotated[str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a model folder.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a model folder."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file instead of printing a table.")
+    ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Grade images."""
+    """Grade images with a trained model.
+
+    Files that cannot be read are named at the end, with exit code 2; the others are graded.
+
+    Example:
+        raregrade predict --model models:/severity@champion scans --csv grades.csv
+        raregrade predict --model models/cdw_ce/1 image.png --json
+    """
+    files = _image_files(images)
+    if csv is not None:
+        from raregrade.atomic import check_writable
+
+        check_writable(csv)
     from raregrade.serving.predictor import Predictor
 
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
@@ -132,18 +170,51 @@ def predict(
 
             folder = fetch_model(model, tracking_of(options.read()), Path(scratch))
         predictor = Predictor(folder)
-        predictions = predictor.predict(images)
+        predictions, problems = predictor.predict_readable(files)
+    decision = predictor.model.decision
+    if csv is not None:
+        _write_csv(csv, predictions, predictor.label_space.prob_columns)
     if as_json:
-        print(json.dumps([asdict(p) for p in predictions], indent=2))
-        return
-    classes = list(predictions[0].probabilities)
-    rows = [
-        [p.image, p.grade if isinstance(p.grade, str) else ", ".join(p.grade)]
-        + [f"{p.probabilities[c]:.3f}" for c in classes]
-        for p in predictions
-    ]
-    print_table(["image", "grade", *classes], rows)
-    print(f"decided by: {predictor.model.decision}")
+        print(json.dumps([asdict(p) | {"decision": decision.to_json()} for p in predictions], indent=2))
+    elif csv is not None:
+        print(f"{csv}: {len(predictions)} of {len(files)} images graded, decided by: {decision}")
+    elif predictions:
+        rows = [[p.image, _grade_text(p), *(f"{value:.3f}" for value in p.probabilities.values())] for p in predictions]
+        print_table(["image", "grade", *predictor.label_space.classes], rows)
+        print(f"decided by: {decision}")
+    if problems:
+        count = f"{len(problems)} of {len(files)} images could not be read and were not graded:"
+        raise DataError("\n".join([count, *(f"  {problem}" for problem in problems)]))
+
+
+def _image_files(paths: list[Path]) -> list[Path]:
+    """The files among ``paths``, and the images in the folders among them. Raises UserError for a folder without."""
+    from raregrade.data.sources.files import SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            if not found:
+                raise UserError(f"{path}: no images in this folder. They end in {', '.join(sorted(SUFFIXES))}.")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _grade_text(prediction: Prediction, separator: str = ", ") -> str:
+    return prediction.grade if isinstance(prediction.grade, str) else separator.join(prediction.grade)
+
+
+def _write_csv(path: Path, predictions: list[Prediction], prob_columns: Sequence[str]) -> None:
+    """One row for each image: its path, its grade (several joined by ``;``), and each class's probability."""
+    import pandas as pd
+
+    from raregrade.atomic import write_text
+
+    columns = ["image", "grade", *prob_columns]
+    rows = [[p.image, _grade_text(p, ";"), *p.probabilities.values()] for p in predictions]
+    write_text(path, pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
 def _print_promotion(result: PromotionResult, *, dry_run: bool = False) -> None:

@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from raregrade.tracking import Tracking
 
 PARAMS = Path("params.yaml")
-ParamsOption = Annotated[Path, typer.Option("--params", help="The parameters file.")]
+ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameters file.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the parameters; may be given again."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the parameters. Repeatable."),
 ]
 PresetOption = Annotated[
-    list[Path] | None,
-    typer.Option("--preset", help="A file of parameters that go over --params; may be given again."),
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        help="Lay a preset over the parameters: one of `raregrade presets`, or a file. Repeatable.",
+    ),
 ]
-DataOption = Annotated[Path, typer.Option("--data", help="The prepared dataset.")]
+LossOption = Annotated[str, typer.Option("--loss", metavar="NAME", help="A name under `losses` in the parameters.")]
+DataOption = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="The prepared dataset.")]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class ParamsOptions:
         return read_params(self.params, [*defaults, *(self.set_ or ()), *forced], self.preset)
 
 
-def read_params(path: Path, overrides: list[str] | None, presets: list[Path] | None = None) -> Params:
+def read_params(path: Path, overrides: list[str] | None, presets: Sequence[str | Path] | None = None) -> Params:
     """The validated parameters of a command. Raises ConfigError."""
     from raregrade.config import load_params
 

@@ -1,4 +1,4 @@
-"""The command that shows what the parameters come to: params."""
+"""Commands about parameters: params shows what they come to, presets what ships with raregrade."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Annotated
 import typer
 
 from raregrade.cli.options import ParamsOptions
+from raregrade.cli.printing import print_table
 
 
 def show_params(
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write, which may be --params itself; else print.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write to this file, which may be --params itself."),
     ] = None,
     options: ParamsOptions,
 ) -> None:
     """Print the parameters with presets and --set laid over them.
 
-    Written to params.yaml they are what `dvc repro` runs. Comments are not kept.
+    Written to params.yaml, they are what `dvc repro` runs. Comments are not kept.
+
+    Example:
+        raregrade params --preset cdw_ce_resnet18 --out params.yaml
     """
     options.read()  # refuses what is wrong
     from raregrade.atomic import write_text
@@ -32,4 +37,23 @@ def show_params(
         write_text(out, text)
 
 
-COMMANDS = {"params": show_params}
+def presets(
+    *, name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this preset's file.")] = None
+) -> None:
+    """List the presets that ship with raregrade, or print one.
+
+    Those of papers go over your parameters: `--preset NAME`. Those of phantoms are whole parameters files.
+
+    Example:
+        raregrade presets
+        raregrade presets hierarchical > params.yaml
+    """
+    from raregrade.config.presets import describe_preset, shipped_preset, shipped_presets
+
+    if name is not None:
+        print(shipped_preset(name).read_text(encoding="utf-8"), end="")
+        return
+    print_table(["preset", "what it is"], [[key, describe_preset(path)] for key, path in shipped_presets().items()])
+
+
+COMMANDS = {"params": show_params, "presets": presets}

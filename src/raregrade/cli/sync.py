@@ -7,9 +7,12 @@ from raregrade.errors import UserError
 
 
 def sync(*, options: ParamsOptions) -> None:
-    """Send to MLflow what was kept while it did not answer.
+    """Send MLflow what was kept while it did not answer.
 
-    Every command that logs does so before it starts.
+    Every command that logs does so as well, before it starts.
+
+    Example:
+        raregrade sync
     """
     config = options.read()
     from raregrade.tracking.spool import store_hash, waiting_runs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raregrade.cli.options import DataOption, ParamsOptions, tracking_of
+from raregrade.cli.options import DataOption, LossOption, ParamsOptions, tracking_of
 from raregrade.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
+        metavar="FILE|URL",
         envvar="RAREGRADE_TUNE_STORAGE",
-        help="Where studies are kept: a file, or postgresql://USER@HOST/DATABASE; by default `tune.storage`.",
+        help="Where studies are kept: a file, or postgresql://USER@HOST/DATABASE. Default: `tune.storage`.",
     ),
 ]
 
@@ -26,25 +27,37 @@ StorageOption = Annotated[
 def tune(
     *,
     data: DataOption,
-    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to write; not with --worker.")] = None,
+    loss: LossOption,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where to write the result; not with --worker.")
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Trials at a time on this machine; by default `tune.workers`."),
+        typer.Option("--workers", min=1, help="Trials at a time on this machine. Default: `tune.workers`."),
     ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker", help="Work on the study beside others, and write nothing.")
+        bool, typer.Option("--worker", help="Work on the study beside others and write no result.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw the study away and start anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the study and start anew.")] = False,
     storage: StorageOption = None,
     checkpoints: Annotated[
-        str, typer.Option("--checkpoints", envvar="RAREGRADE_CHECKPOINTS", help="Where interrupted trials are kept.")
+        str,
+        typer.Option(
+            "--checkpoints",
+            metavar="FOLDER|S3",
+            envvar="RAREGRADE_CHECKPOINTS",
+            help="Where interrupted trials are kept: a folder or s3://bucket/prefix.",
+        ),
     ] = ".raregrade/checkpoints",
     options: ParamsOptions,
 ) -> None:
-    """Tune one loss, beside a baseline that gets as many trials.
+    """Tune one loss beside a baseline that gets as many trials.
 
-    What is found is confirmed with fresh seeds before it is called better. The same command goes on with its study.
+    What is found is confirmed with fresh seeds before it is called better. An interrupted study is continued by the
+    same command.
+
+    Example:
+        raregrade tune --data data/prepared --loss lmf --out tuned/lmf
     """
     config = options.read()
     from raregrade.config import section
@@ -74,12 +87,16 @@ def tune(
 
 def dashboard(
     *,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
-    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="To listen on.")] = 8080,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="To listen on.")] = "127.0.0.1",
     storage: StorageOption = None,
     options: ParamsOptions,
 ) -> None:
-    """Open the studies in optuna-dashboard."""
+    """Open the studies in optuna-dashboard.
+
+    Example:
+        raregrade dashboard --port 8081
+    """
     config = options.read()
     from raregrade.tuning.dashboard import serve
 

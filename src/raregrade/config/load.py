@@ -8,7 +8,6 @@ YAML is read as YAML 1.2 has it (``1e-3`` is a number, ``no`` is a word), as DVC
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from pydantic_core import ErrorDetails
 
 from raregrade.config.losses import LOSS_PARAMS
 from raregrade.config.model import LossChoice, Params
-from raregrade.errors import ConfigError
+from raregrade.config.presets import preset_file
+from raregrade.errors import ConfigError, did_you_mean
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,13 +87,14 @@ def load_params(
     Args:
         path: a YAML file.
         overrides: ``key=value`` each, the key dotted (``train.epochs=3``), the value read as YAML.
-        presets: YAML files of the same form with some of the keys; a later one goes before an earlier one.
+        presets: names of shipped presets, or YAML files of the same form with some of the keys; a later one goes before
+            an earlier one.
 
     Raises:
         ConfigError: no such file, not YAML, or a wrong key, type, value or combination; names each, and the preset
             that it stands in.
     """
-    layers = {str(preset): _read_mapping(Path(preset)) for preset in presets}
+    layers = {str(preset): _read_mapping(preset_file(preset)) for preset in presets}
 
     def origin(key: str) -> str:
         if any(key == given or key.startswith(f"{given}.") for given in (o.partition("=")[0] for o in overrides)):
@@ -115,7 +116,7 @@ def merged_params(
     """
     raw = _read_mapping(Path(path))
     for preset in presets:
-        _lay_over(raw, _read_mapping(Path(preset)))
+        _lay_over(raw, _read_mapping(preset_file(preset)))
     for override in overrides:
         _apply_override(raw, override)
     return raw
@@ -235,7 +236,7 @@ def _loss_choice(name: str, value: Any, problems: list[str]) -> LossChoice | Non
     if not isinstance(kind, str) or kind not in LOSS_PARAMS:
         key = f"losses.{name}.kind" if "kind" in value else f"losses.{name}"
         problems.append(
-            f"{key}: unknown loss {kind!r}{_suggest(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}"
+            f"{key}: unknown loss {kind!r}{did_you_mean(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}"
         )
         return None
     model = LOSS_PARAMS[kind]
@@ -266,7 +267,7 @@ def _describe(error: ErrorDetails, prefix: str, model: Any) -> tuple[str, str]:
     key = ".".join(([prefix] if prefix else []) + loc)
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, loc[:-1])
-        return key, f"unknown key{_suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
+        return key, f"unknown key{did_you_mean(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
     if error["type"] == "missing":
         return key, "missing, and it has no default"
     if error["type"] == "model_type":
@@ -285,8 +286,3 @@ def _allowed_keys(model: Any, loc: list[str]) -> list[str]:
         nested = next((a for a in args if hasattr(a, "model_fields")), None)
         model = nested if nested is not None else model
     return [f.alias or n for n, f in model.model_fields.items()]
-
-
-def _suggest(word: str, allowed: Any) -> str:
-    close = difflib.get_close_matches(word, list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -62,12 +62,30 @@ class Predictor:
         Raises:
             DataError: an image that cannot be read, by name.
         """
-        rows = self.probabilities(images, batch_size)
+        return self._predictions(
+            [_name(image, i) for i, image in enumerate(images)], self.probabilities(images, batch_size)
+        )
+
+    def predict_readable(self, files: Sequence[Path], batch_size: int = 64) -> tuple[list[Prediction], list[str]]:
+        """As ``predict``, past files that cannot be read: the predictions, and what is wrong with each other file."""
+        predictions: list[Prediction] = []
+        problems: list[str] = []
+        for start in range(0, len(files), batch_size):
+            pixels: dict[str, npt.NDArray[np.uint8]] = {}
+            for i, file in enumerate(files[start : start + batch_size], start):
+                try:
+                    pixels[str(file)] = self._pixels(file, i)
+                except DataError as err:
+                    problems.append(str(err))
+            if pixels:
+                logits = self.model.predict(np.stack(list(pixels.values())), batch_size)
+                predictions += self._predictions(list(pixels), self.model.probabilities(logits))
+        return predictions, problems
+
+    def _predictions(self, names: Sequence[str], rows: npt.NDArray[np.float64]) -> list[Prediction]:
         grades = decide(rows, self.label_space, self.model.decision)
-        return [
-            Prediction(_name(image, i), grade, _by_class(row, self.label_space))
-            for i, (image, grade, row) in enumerate(zip(images, grades, rows, strict=True))
-        ]
+        by_class = [_by_class(row, self.label_space) for row in rows]
+        return [Prediction(*each) for each in zip(names, grades, by_class, strict=True)]
 
     def probabilities(self, images: Sequence[Path | bytes], batch_size: int = 64) -> npt.NDArray[np.float64]:
         """Probabilities [N, K] of ``images``; see ``predict``."""
