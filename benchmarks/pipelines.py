@@ -48,7 +48,7 @@ PARAMS = {
 COMPILE = """
 import sys
 from pathlib import Path
-from pipelines.compile import NAMES, compile_pipeline
+from raregrade.kubeflow.compile import NAMES, compile_pipeline
 for name in NAMES:
     compile_pipeline(name, Path(sys.argv[1], f"{name}.yaml"))
 """
@@ -80,8 +80,6 @@ def main() -> int:
 
 def _steps_and_pipeline(folder: Path, repeats: int) -> tuple[float, float]:
     """Median seconds of all steps as processes, and of the pipeline."""
-    for name in ("components", "pipelines"):
-        (folder / name).symlink_to(ROOT / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
     _raregrade(folder, "phantom", "--out", "data/raw/phantom")
     one_by_one, pipeline = [], []
@@ -127,7 +125,7 @@ def _rebuild_image(repeats: int) -> float | None:
         for pattern in ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "requirements*.lock"):
             for path in ROOT.glob(pattern):
                 shutil.copy(path, copy)
-        for name in ("src", "pipelines", "infra/docker"):
+        for name in ("src", "pipelines", "components", "infra/docker"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         build = [sys.executable, "infra/docker/build.py", "--name", IMAGE, "--tag", "benchmark"]
         _seconds(build, copy)

@@ -1,4 +1,1 @@
-"""Kubeflow pipelines, their compiled YAML beside them, and what compiles, runs and submits them.
-
-Not part of the installed package: ``raregrade pipeline`` imports it from the folder that holds it.
-"""
+"""The Kubeflow pipelines, their compiled YAML beside them, and the tasks that they share."""

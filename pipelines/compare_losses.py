@@ -8,12 +8,11 @@ from typing import Any
 
 from kfp import dsl
 
-from components.compare_models.component import compare_models
-from components.register_model.component import register_model
-from pipelines.arguments import loop_items
-from pipelines.environments import Environment
-from pipelines.resources import place
-from pipelines.tasks import (
+from raregrade.config import Params
+from raregrade.kubeflow.components.compare_models.component import compare_models
+from raregrade.kubeflow.components.register_model.component import register_model
+from raregrade.kubeflow.environments import Environment
+from raregrade.kubeflow.pipelines.tasks import (
     Log,
     RawData,
     compare_argument,
@@ -21,10 +20,11 @@ from pipelines.tasks import (
     dataset_of,
     exit_task,
     log_arguments,
+    loop_items,
     sections,
     trained_and_evaluated,
 )
-from raregrade.config import Params
+from raregrade.kubeflow.resources import place
 
 
 def build(environment: Environment | None) -> Any:

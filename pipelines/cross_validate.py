@@ -8,10 +8,10 @@ from typing import Any
 
 from kfp import dsl
 
-from components.compare_folds.component import compare_folds
-from pipelines.environments import Environment
-from pipelines.resources import place
-from pipelines.tasks import (
+from raregrade.config import Params, section
+from raregrade.kubeflow.components.compare_folds.component import compare_folds
+from raregrade.kubeflow.environments import Environment
+from raregrade.kubeflow.pipelines.tasks import (
     Log,
     RawData,
     compare_argument,
@@ -22,8 +22,8 @@ from pipelines.tasks import (
     sections,
     trained_and_evaluated,
 )
-from raregrade.config import Params, section
-from raregrade.steps.kubeflow import to_wire
+from raregrade.kubeflow.resources import place
+from raregrade.kubeflow.task_io import section_to_argument
 
 
 def build(environment: Environment | None) -> Any:
@@ -61,7 +61,7 @@ def arguments(
 ) -> dict[str, Any]:
     """Every argument of ``cross_validate``: losses × seeds of ``compare``, on the folds of ``data.split.folds``."""
     runs = [
-        {"loss": loss, "seed": seed, "fold": fold, "section": to_wire(section(params, "train", loss))}
+        {"loss": loss, "seed": seed, "fold": fold, "section": section_to_argument(section(params, "train", loss))}
         for loss in params.compare.losses
         for seed in params.compare.seeds
         for fold in range(params.data.split.folds)

@@ -11,14 +11,15 @@ from typing import Any
 
 from kfp import dsl
 
-from components.compare_models.component import compare_models
-from components.evaluate_champion.component import evaluate_champion
-from components.promote_model.component import promote_model
-from components.read_champion.component import read_champion
-from components.register_model.component import register_model
-from pipelines.environments import Environment
-from pipelines.resources import place
-from pipelines.tasks import (
+from raregrade.config import Params, section
+from raregrade.config.tuning import untuned_name
+from raregrade.kubeflow.components.compare_models.component import compare_models
+from raregrade.kubeflow.components.evaluate_champion.component import evaluate_champion
+from raregrade.kubeflow.components.promote_model.component import promote_model
+from raregrade.kubeflow.components.read_champion.component import read_champion
+from raregrade.kubeflow.components.register_model.component import register_model
+from raregrade.kubeflow.environments import Environment
+from raregrade.kubeflow.pipelines.tasks import (
     Log,
     RawData,
     compare_argument,
@@ -29,9 +30,8 @@ from pipelines.tasks import (
     sections,
     trained_and_evaluated,
 )
-from raregrade.config import Params, section
-from raregrade.config.tuning import untuned_name
-from raregrade.steps.kubeflow import to_wire
+from raregrade.kubeflow.resources import place
+from raregrade.kubeflow.task_io import section_to_argument
 
 
 def build(environment: Environment | None) -> Any:
@@ -109,7 +109,7 @@ def arguments(
 ) -> dict[str, Any]:
     """Every argument of ``retrain_and_promote``. A schedule leaves ``data_revision`` a branch, read anew each time."""
     return {
-        "default": to_wire(section(params, "train", untuned_name(params.compare.baseline))),
+        "default": section_to_argument(section(params, "train", untuned_name(params.compare.baseline))),
         **sections(params, "prepare", "evaluate"),
         "compare": compare_argument(params),
         **sections(params, "register"),

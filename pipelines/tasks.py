@@ -6,22 +6,24 @@ is for its own module's. Called while a pipeline is being built.
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from components.evaluate_model.component import evaluate_model
-from components.fetch_data.component import fetch_data
-from components.notify_exit.component import notify_exit
-from components.prepare_dataset.component import prepare_dataset
-from pipelines.environments import Environment
-from pipelines.resources import place
-from pipelines.training import training_task
 from raregrade.config import CompareSection, Params, section
 from raregrade.config.tuning import untuned_name
-from raregrade.steps.kubeflow import to_wire
+from raregrade.kubeflow.components.evaluate_model.component import evaluate_model
+from raregrade.kubeflow.components.fetch_data.component import fetch_data
+from raregrade.kubeflow.components.notify_exit.component import notify_exit
+from raregrade.kubeflow.components.prepare_dataset.component import prepare_dataset
+from raregrade.kubeflow.components.train_distributed.component import train_distributed
+from raregrade.kubeflow.components.train_model.component import train_model
+from raregrade.kubeflow.environments import Environment
+from raregrade.kubeflow.resources import place, place_waiting
+from raregrade.kubeflow.task_io import section_to_argument
 from raregrade.tracking import dvc_md5
 
 
@@ -85,6 +87,18 @@ def trained_and_evaluated(
     return trained.outputs["model"], evaluated.outputs["report"]
 
 
+def training_task(environment: Environment | None, **inputs: Any) -> dsl.PipelineTask:
+    """A task that trains with ``inputs``, those of ``train_model``: in its own pod, or over several nodes."""
+    if environment is None or environment.distributed.nodes == 1:
+        return place(train_model(**inputs), "train", environment)
+    from raregrade.kubeflow.trainjob import train_job
+
+    job = train_job(environment, image=environment.image, nodes=environment.distributed.nodes)
+    assert environment.checkpoints is not None  # which the environment checks where there are several nodes
+    task = train_distributed(job=json.dumps(job, sort_keys=True), shared=environment.checkpoints, **inputs)
+    return place_waiting(task, environment)
+
+
 def data_arguments(raw_data: str, data_repo: str, data_revision: str | None, store: str) -> dict[str, str]:
     """The arguments of ``RawData``.
 
@@ -111,9 +125,18 @@ def compare_argument(params: Params, losses: list[str] | None = None, baseline: 
         }
     )
     whole: CompareSection = section(params, "compare")
-    return to_wire(whole.model_copy(update={"compare": config}))
+    return section_to_argument(whole.model_copy(update={"compare": config}))
+
+
+def loop_items(params: Params) -> list[dict[str, Any]]:
+    """One item per training run, losses × seeds of ``compare``: ``{loss, seed, section}``."""
+    return [
+        {"loss": loss, "seed": seed, "section": section_to_argument(section(params, "train", loss))}
+        for loss in params.compare.losses
+        for seed in params.compare.seeds
+    ]
 
 
 def sections(params: Params, *steps: str) -> dict[str, Any]:
-    """One argument a step, named as the step: its section."""
-    return {step: to_wire(section(params, step)) for step in steps}
+    """One argument per step, named as the step: its section."""
+    return {step: section_to_argument(section(params, step)) for step in steps}

@@ -11,13 +11,16 @@ from urllib.parse import urlsplit
 
 from kfp import dsl
 
-from components.collect_study.component import collect_study
-from components.compare_models.component import compare_models
-from components.register_model.component import register_model
-from components.tune_worker.component import tune_worker
-from pipelines.environments import Environment
-from pipelines.resources import place
-from pipelines.tasks import (
+from raregrade.config import Params, section
+from raregrade.config.tuned import BASELINE_FILE, BEST_FILE
+from raregrade.config.tuning import TUNED_SUFFIX, baseline_kind, untuned_name
+from raregrade.errors import UserError
+from raregrade.kubeflow.components.collect_study.component import collect_study
+from raregrade.kubeflow.components.compare_models.component import compare_models
+from raregrade.kubeflow.components.register_model.component import register_model
+from raregrade.kubeflow.components.tune_worker.component import tune_worker
+from raregrade.kubeflow.environments import Environment
+from raregrade.kubeflow.pipelines.tasks import (
     Log,
     RawData,
     compare_argument,
@@ -28,11 +31,8 @@ from pipelines.tasks import (
     sections,
     trained_and_evaluated,
 )
-from raregrade.config import Params, section
-from raregrade.config.tuned import BASELINE_FILE, BEST_FILE
-from raregrade.config.tuning import TUNED_SUFFIX, baseline_kind, untuned_name
-from raregrade.errors import UserError
-from raregrade.steps.kubeflow import to_wire
+from raregrade.kubeflow.resources import place
+from raregrade.kubeflow.task_io import section_to_argument
 
 
 def build(environment: Environment | None) -> Any:
@@ -114,15 +114,15 @@ def arguments(
     after_study = [(name, BEST_FILE if name == loss else BASELINE_FILE) for name in losses]
     trained = [(name, "") for name in losses] + after_study
     runs = [
-        {"loss": name, "seed": seed, "section": to_wire(section(params, "train", name))}
+        {"loss": name, "seed": seed, "section": section_to_argument(section(params, "train", name))}
         | ({"tuned": file} if file else {})
         for name, file in trained
         for seed in params.compare.seeds
     ]
     return {
         "workers": [{"number": number} for number in range(params.tune.workers)],
-        "tune": to_wire(section(params, "tune", loss)),
-        "storage": to_wire(storage),
+        "tune": section_to_argument(section(params, "tune", loss)),
+        "storage": section_to_argument(storage),
         "runs": runs,
         **sections(params, "prepare", "evaluate"),
         "compare": compare_argument(

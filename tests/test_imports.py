@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -97,16 +96,3 @@ def test_the_steps_run_without_the_optional_packages(tmp_path: Path) -> None:
     result = python(RUN_STEPS, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] in ("cdw_ce", "lmf")
-
-
-@pytest.mark.parametrize("folder", ["components", "pipelines"])
-def test_the_package_does_not_import_what_is_not_installed_with_it(folder: str) -> None:
-    """``raregrade pipeline`` finds them by path, and says so where they are missing."""
-    found = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == folder)
-        or (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == folder for alias in node.names))
-    ]
-    assert found == []

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -22,15 +22,15 @@ def collect_study(
     from pathlib import Path
 
     from raregrade.config import StudyStorage, TuneSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.collect_study import collect_study
 
     collect_study(
-        kubeflow.from_wire(TuneSection, section),
+        task_io.section_from_argument(TuneSection, section),
         Path(dataset.path),
         Path(study.path),
-        storage=kubeflow.from_wire(StudyStorage, storage),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
-        checkpoints=kubeflow.checkpoints(),
+        storage=task_io.section_from_argument(StudyStorage, storage),
+        tracking=task_io.tracking(tracking_uri, experiment),
+        checkpoints=task_io.checkpoints(),
     )
-    kubeflow.describe_study(study, workers, page, metrics)
+    task_io.describe_study(study, workers, page, metrics)

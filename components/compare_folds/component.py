@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,14 +21,14 @@ def compare_folds(
     from pathlib import Path
 
     from raregrade.config import CompareSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.compare_folds import compare_folds
 
     compare_folds(
-        kubeflow.from_wire(CompareSection, section),
+        task_io.section_from_argument(CompareSection, section),
         [Path(report.path) for report in reports],
         Path(dataset.path),
         Path(comparison.path),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_folds(comparison, page, metrics)
+    task_io.describe_folds(comparison, page, metrics)

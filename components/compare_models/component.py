@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,13 +21,13 @@ def compare_models(
     from pathlib import Path
 
     from raregrade.config import CompareSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.compare import compare
 
     compare(
-        kubeflow.from_wire(CompareSection, section),
-        kubeflow.report_folders(reports, reference),
+        task_io.section_from_argument(CompareSection, section),
+        task_io.report_folders(reports, reference),
         Path(comparison.path),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_comparison(comparison, page, metrics)
+    task_io.describe_comparison(comparison, page, metrics)

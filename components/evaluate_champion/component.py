@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -22,14 +22,14 @@ def evaluate_champion(
     from pathlib import Path
 
     from raregrade.config import EvaluateSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.evaluate_champion import evaluate_champion
 
     evaluate_champion(
-        kubeflow.from_wire(EvaluateSection, section),
+        task_io.section_from_argument(EvaluateSection, section),
         Path(champion_model.path),
         Path(dataset.path),
         Path(report.path),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_report(report, page, metrics, confusion)
+    task_io.describe_report(report, page, metrics, confusion)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,7 +21,7 @@ def fetch_data(
     """Fetch the raw images once for a revision, and say where they lie."""
     from pathlib import Path
 
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.fetch import fetch
 
     fetch(
@@ -29,7 +29,7 @@ def fetch_data(
         Path(raw.path),
         repo=repo,
         revision=revision,
-        store=kubeflow.optional_path(store),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        store=task_io.optional_path(store),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    return kubeflow.describe_raw(raw)
+    return task_io.describe_raw(raw)

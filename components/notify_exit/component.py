@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -14,7 +14,7 @@ def notify_exit(
     experiment: str = "raregrade",
 ) -> None:
     """Report how the run ended, whether it succeeded or failed."""
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.notify import notify
 
-    notify(kubeflow.outcome(pipeline, status), tracking=kubeflow.tracking(tracking_uri, experiment))
+    notify(task_io.outcome(pipeline, status), tracking=task_io.tracking(tracking_uri, experiment))

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,14 +21,14 @@ def prepare_dataset(
     from pathlib import Path
 
     from raregrade.config import PrepareSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.prepare import prepare
 
     prepare(
-        kubeflow.with_raw_data(kubeflow.from_wire(PrepareSection, section), raw_data),
+        task_io.with_raw_data(task_io.section_from_argument(PrepareSection, section), raw_data),
         Path(dataset.path),
-        store=kubeflow.optional_path(store),
-        previous=kubeflow.optional_path(previous),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        store=task_io.optional_path(store),
+        previous=task_io.optional_path(previous),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_dataset(dataset, data_revision)
+    task_io.describe_dataset(dataset, data_revision)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -19,14 +19,14 @@ def promote_model(
     from pathlib import Path
 
     from raregrade.config import RegisterSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.promote import promote
 
     promote(
-        kubeflow.from_wire(RegisterSection, section),
+        task_io.section_from_argument(RegisterSection, section),
         Path(registration.path) / "registered.json",
         Path(dataset.path),
         Path(promotion.path) / "promoted.json",
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_promotion(promotion)
+    task_io.describe_promotion(promotion)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -22,17 +22,17 @@ def read_champion(
     from pathlib import Path
 
     from raregrade.config import CompareSection, RegisterSection, TrainSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.champion import champion
 
-    return kubeflow.describe_recipe(
+    return task_io.describe_recipe(
         champion(
-            kubeflow.from_wire(TrainSection, default),
-            kubeflow.from_wire(CompareSection, compare),
-            kubeflow.from_wire(RegisterSection, register).register_.name,
+            task_io.section_from_argument(TrainSection, default),
+            task_io.section_from_argument(CompareSection, compare),
+            task_io.section_from_argument(RegisterSection, register).register_.name,
             Path(champion_model.path),
-            store=kubeflow.optional_path(store),
-            tracking=kubeflow.tracking(tracking_uri, experiment),
+            store=task_io.optional_path(store),
+            tracking=task_io.tracking(tracking_uri, experiment),
         ),
         champion_model,
         comparison,

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -20,15 +20,15 @@ def register_model(
     from pathlib import Path
 
     from raregrade.config import RegisterSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.register import register
 
     register(
-        kubeflow.from_wire(RegisterSection, section),
+        task_io.section_from_argument(RegisterSection, section),
         Path(comparison.path),
         [Path(model.path) for model in models],
         Path(dataset.path),
         Path(registration.path) / "registered.json",
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_registration(registration)
+    task_io.describe_registration(registration)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from raregrade.kubeflow.images import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,18 +21,18 @@ def train_distributed(
     from pathlib import Path
 
     from raregrade.config import TrainSection
-    from raregrade.steps import kubeflow
+    from raregrade.kubeflow import task_io
     from raregrade.steps.train_distributed import train_distributed
 
     train_distributed(
-        kubeflow.from_wire(TrainSection, run["section"]),
+        task_io.section_from_argument(TrainSection, run["section"]),
         Path(dataset.path),
         Path(model.path),
         seed=int(run["seed"]),
         job=job,
         shared=Path(shared),
-        fold=kubeflow.fold(run),
-        loss_params=kubeflow.tuned_parameters(run, tuned),
-        tracking=kubeflow.tracking(tracking_uri, experiment),
+        fold=task_io.fold(run),
+        loss_params=task_io.tuned_parameters(run, tuned),
+        tracking=task_io.tracking(tracking_uri, experiment),
     )
-    kubeflow.describe_model(model)
+    task_io.describe_model(model)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
-from pipelines.source_digest import source_digest  # noqa: E402 - found through the line above
+from raregrade.kubeflow.source_digest import source_digest  # noqa: E402 - found through the line above
 
 LOCAL_NAME = "localhost/raregrade"
 _ENGINE_NAME = "{{range .Server.Components}}{{.Name}};{{end}}"

@@ -1,7 +1,7 @@
 """The components called as functions, one after the other, on a tiny phantom: what their artifacts hold.
 
 First as ``compare_losses`` calls them, with a gate that refuses; then as ``retrain_and_promote`` does, with one that
-lets everything pass. As tasks of processes of their own they run in tests/pipelines.
+lets everything pass. As tasks of processes of their own they run in tests/kubeflow.
 """
 
 import json
@@ -13,25 +13,25 @@ import numpy as np
 import pytest
 from kfp import dsl
 
-from components.collect_study.component import collect_study
-from components.compare_folds.component import compare_folds
-from components.compare_models.component import compare_models
-from components.evaluate_champion.component import evaluate_champion
-from components.evaluate_model.component import evaluate_model
-from components.fetch_data.component import fetch_data
-from components.notify_exit.component import notify_exit
-from components.prepare_dataset.component import prepare_dataset
-from components.promote_model.component import promote_model
-from components.read_champion.component import read_champion
-from components.register_model.component import register_model
-from components.train_model.component import train_model
-from components.tune_worker.component import tune_worker
-from pipelines.arguments import arguments_of
 from raregrade.config import GateRule, params_from_dict, section
 from raregrade.data.manifest import PreparedDataset
 from raregrade.evaluation.predictions import make_predictions
 from raregrade.evaluation.report import Judged, write_report
-from raregrade.steps import kubeflow
+from raregrade.kubeflow import task_io
+from raregrade.kubeflow.compile import arguments_of
+from raregrade.kubeflow.components.collect_study.component import collect_study
+from raregrade.kubeflow.components.compare_folds.component import compare_folds
+from raregrade.kubeflow.components.compare_models.component import compare_models
+from raregrade.kubeflow.components.evaluate_champion.component import evaluate_champion
+from raregrade.kubeflow.components.evaluate_model.component import evaluate_model
+from raregrade.kubeflow.components.fetch_data.component import fetch_data
+from raregrade.kubeflow.components.notify_exit.component import notify_exit
+from raregrade.kubeflow.components.prepare_dataset.component import prepare_dataset
+from raregrade.kubeflow.components.promote_model.component import promote_model
+from raregrade.kubeflow.components.read_champion.component import read_champion
+from raregrade.kubeflow.components.register_model.component import register_model
+from raregrade.kubeflow.components.train_model.component import train_model
+from raregrade.kubeflow.components.tune_worker.component import tune_worker
 from raregrade.steps.phantom import phantom
 from raregrade.tracking import Tracking, start_step
 from raregrade.tracking.connection import open_client
@@ -244,7 +244,7 @@ def test_without_a_champion_its_report_is_empty_and_its_page_says_so(chain, tmp_
     )
     assert "no champion" in Path(page.path).read_text()
     assert list(Path(report.path).iterdir()) == []
-    assert kubeflow.report_folders([chain.report], report) == [Path(chain.report.path)]
+    assert task_io.report_folders([chain.report], report) == [Path(chain.report.path)]
 
 
 def test_an_exit_handler_reports_what_kubeflow_tells_it(chain, monkeypatch):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.image import IMAGE
-from pipelines.compile import NAMES as PIPELINES
-from pipelines.compile import committed_yaml
 from raregrade import __version__
+from raregrade.kubeflow.compile import NAMES as PIPELINES
+from raregrade.kubeflow.compile import committed_yaml
+from raregrade.kubeflow.images import IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = sorted(p.parent for p in (ROOT / "components").glob("*/component.py"))
@@ -43,7 +43,7 @@ def folder(request):
 
 @pytest.fixture
 def component(folder):
-    return getattr(importlib.import_module(f"components.{folder.name}.component"), folder.name)
+    return getattr(importlib.import_module(f"raregrade.kubeflow.components.{folder.name}.component"), folder.name)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_the_image_is_the_one_resolved_in_one_place(component):
     ("variable", "image"), [("", f"localhost/raregrade:{__version__}"), ("r.example/x:1", "r.example/x:1")]
 )
 def test_the_image_follows_the_environment_variable_or_the_package_version(variable, image):
-    code = "from components.image import IMAGE; print(IMAGE)"
+    code = "from raregrade.kubeflow.images import IMAGE; print(IMAGE)"
     environment = {**os.environ, "RAREGRADE_IMAGE": variable}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -127,7 +127,7 @@ def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder, metad
     assert all(isinstance(n, ast.Expr | ast.Return) and isinstance(n.value, ast.Call) for n in statements)
     called = [n.func for statement in statements for n in ast.walk(statement) if isinstance(n, ast.Call)]
     assert [f.id for f in called if isinstance(f, ast.Name) and f.id not in ("Path", "int")] == [metadata["step"]]
-    assert {f.value.id for f in called if isinstance(f, ast.Attribute)} == {"kubeflow"}
+    assert {f.value.id for f in called if isinstance(f, ast.Attribute)} == {"task_io"}
     imports = [n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom)]
     assert f"raregrade.steps.{metadata.get('module', metadata['step'])}" in imports
     assert all(name.split(".")[0] in ("raregrade", "pathlib") for name in imports)

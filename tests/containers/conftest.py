@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pipelines.local_docker import find_engine  # noqa: E402 - found through the line above
 from raregrade import __version__  # noqa: E402
 from raregrade.config import load_params  # noqa: E402
 from raregrade.errors import UserError  # noqa: E402
+from raregrade.kubeflow.local_docker import find_engine  # noqa: E402 - found through the line above
 
 NAME = "localhost/raregrade-tests"
 
@@ -121,8 +121,6 @@ def project(tmp_path_factory, tiny):
 @pytest.fixture
 def work(tmp_path, tiny):
     """A folder of its own to run pipelines in, with an empty folder of raw images."""
-    for name in ("components", "pipelines"):
-        (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny))
     (tmp_path / tiny["data"]["path"]).mkdir(parents=True)
     return tmp_path

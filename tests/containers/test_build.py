@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.source_digest import source_digest
 from raregrade import __version__
+from raregrade.kubeflow.source_digest import source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)

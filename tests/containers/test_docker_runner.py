@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 from kfp import dsl
 
-from pipelines.local_docker import run_in_containers
 from raregrade.errors import RaregradeError, UserError
+from raregrade.kubeflow.local_docker import run_in_containers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -152,7 +152,7 @@ SLEEPER = """
     import os, sys
     from pathlib import Path
     from kfp import dsl
-    from pipelines.local_docker import run_in_containers
+    from raregrade.kubeflow.local_docker import run_in_containers
     from raregrade.errors import InterruptedRunError
 
     @dsl.component(base_image="localhost/throwaway:1", install_kfp_package=False)

@@ -43,7 +43,7 @@ def test_the_labels_name_version_and_commit(image):
 
 
 def test_the_label_of_the_sources_is_their_digest_as_they_lie_in_the_image(image, contain):
-    program = (ROOT / "pipelines" / "source_digest.py").read_text()
+    program = (ROOT / "src" / "raregrade" / "kubeflow" / "source_digest.py").read_text()
     program += "import raregrade\nprint(source_digest(Path(raregrade.__file__).parent))\n"
     assert contain("python", "-c", program)[1].strip() == image.labels["raregrade.source"]
 
@@ -154,7 +154,7 @@ def test_a_change_of_the_source_builds_anew_what_comes_after_the_packages(engine
         shutil.copy(ROOT / name, tmp_path)
     for lock in ROOT.glob("requirements*.lock"):
         shutil.copy(lock, tmp_path)
-    for name in ("src", "infra/docker", "pipelines"):
+    for name in ("src", "infra/docker", "pipelines", "components"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "src" / "raregrade" / "errors.py").open("a") as source:
         source.write(f"# {uuid.uuid4()}\n")

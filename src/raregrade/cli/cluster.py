@@ -9,33 +9,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raregrade.cli.checkout import (
+from raregrade.cli.cluster_options import (
+    DEFAULT_TIMEOUT,
     DataRepoOption,
     DataRevisionOption,
     EnvironmentOption,
-    ImageOption,
-    PipelineArgument,
-    chosen_image,
-    pipelines_module,
-    read_environment,
-    task_image,
-)
-from raregrade.cli.host import (
-    DEFAULT_TIMEOUT,
     HostOption,
+    ImageOption,
     NamespaceOption,
+    PipelineArgument,
     TimeoutOption,
     TokenOption,
-    host_of,
-    pods_of,
+    find_host,
+    read_environment,
+    require_kfp,
 )
 from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
 from raregrade.cli.printing import print_table
 from raregrade.errors import RaregradeError, UserError
+
+if TYPE_CHECKING:
+    from raregrade.kubeflow.host import Host
 
 ExperimentOption = Annotated[
     str | None, typer.Option("--experiment", help="Of Kubeflow; by default tracking.experiment.")
@@ -56,6 +54,7 @@ class Prepared:
     """A pipeline that is compiled, with the arguments of its run and the experiment that holds it."""
 
     package: Path
+    image: str
     arguments: dict[str, Any]
     experiment: str
     service_account: str | None
@@ -88,7 +87,11 @@ def submit(
     set_: SetOption = None,
 ) -> None:
     """Send a pipeline to a Kubeflow Pipelines host, and print the address of its run."""
-    target = host_of(env, host, namespace, token_file, timeout)
+    target = find_host(env, host, namespace, token_file, timeout)
+    from raregrade.kubeflow.images import check_image as check_registry
+    from raregrade.kubeflow.submit import submit as send
+    from raregrade.kubeflow.submit import wait_for
+
     with _prepared(
         name,
         env=env,
@@ -105,12 +108,11 @@ def submit(
         if dry_run:
             trainings = len(prepared.arguments.get("runs", []))
             what = f"{name} with {trainings} trainings" if trainings else name
-            print(f"would send {what} in image {task_image()} to {target.url}")
+            print(f"would send {what} in image {prepared.image} to {target.url}")
             return
         if check_image:
-            pipelines_module("images").check_image(task_image())
-        sending = pipelines_module("submit")
-        submitted = sending.submit(
+            check_registry(prepared.image)
+        submitted = send(
             target,
             prepared.package,
             prepared.arguments,
@@ -123,7 +125,7 @@ def submit(
     if not wait:
         return
     try:
-        sending.wait_for(
+        wait_for(
             target,
             submitted,
             report=lambda state: print(f"run {submitted.run_id}: {state}", flush=True),
@@ -180,23 +182,26 @@ def schedule(
     A schedule replaces the one of its name. Missed times are not caught up with, and no run starts while the
     one before it goes on.
     """
-    scheduling = pipelines_module("schedule")
+    require_kfp()
+    from raregrade.kubeflow.images import check_image as check_registry
+    from raregrade.kubeflow.schedule import change_schedule, list_schedules, read_cron, read_interval, set_schedule
+
     action = _one_action(cron, interval, enable=enable, disable=disable, delete=delete, list_=list_)
     if action != "list" and name is None and called is None:
         raise UserError("which schedule? Name the pipeline, or give --name.")
     if action == "set":
-        seconds = None if interval is None else scheduling.read_interval(interval)
-        fields = None if cron is None else scheduling.read_cron(cron)
+        seconds = None if interval is None else read_interval(interval)
+        fields = None if cron is None else read_cron(cron)
         if name is None:
             raise UserError("which pipeline? Name it before the options.")
-    target = host_of(env, host, namespace, token_file, timeout)
+    target = find_host(env, host, namespace, token_file, timeout)
     if action == "list":
-        found = [s for s in scheduling.list_schedules(target) if (called or name) in (None, s.name)]
+        found = [s for s in list_schedules(target) if (called or name) in (None, s.name)]
         rows = [[s.name, s.when, "enabled" if s.enabled else "disabled", s.page] for s in found]
         print_table(["schedule", "when", "state", "page"], rows)
         return
     if action != "set":
-        number = scheduling.change_schedule(target, called or name, action)
+        number = change_schedule(target, str(called or name), action)
         print(f"{called or name}: {action}d{'' if number == 1 else f' ({number} of that name)'}")
         return
     with _prepared(
@@ -213,12 +218,12 @@ def schedule(
         set_=set_,
     ) as prepared:
         if check_image:
-            pipelines_module("images").check_image(task_image())
-        created, replaced = scheduling.set_schedule(
+            check_registry(prepared.image)
+        created, replaced = set_schedule(
             target,
             prepared.package,
             prepared.arguments,
-            name=called or name,
+            name=called or str(name),
             experiment=prepared.experiment,
             cron=fields,
             interval_seconds=seconds,
@@ -253,9 +258,12 @@ def _prepared(
     if environment is not None and environment.tracking_uri is not None:
         overrides.insert(0, f"tracking.uri={environment.tracking_uri}")
     config = read_params(params, overrides, preset)
-    compiling = pipelines_module("compile", chosen_image(environment, image))
-    compiling.load_pipeline(name, environment)
-    arguments = pipelines_module("arguments").arguments_of(
+    from raregrade.kubeflow.compile import arguments_of, compile_pipeline
+    from raregrade.kubeflow.images import choose_image
+    from raregrade.kubeflow.submit import check_offline
+
+    chosen = choose_image(environment, image)
+    arguments = arguments_of(
         name,
         config,
         raw_data=raw_data or (None if data_repo else getattr(environment, "raw_data", None)) or config.data.path,
@@ -263,17 +271,18 @@ def _prepared(
         data_revision=data_revision,
         store=store if store is not None else getattr(environment, "store", None) or "",
     )
-    pipelines_module("submit").check_offline(arguments)
-    if task_image().startswith("localhost/"):
+    check_offline(arguments)
+    if chosen.startswith("localhost/"):
         print(
-            f"note: the cluster's nodes must hold the image {task_image()} already; --image names another.",
+            f"note: the cluster's nodes must hold the image {chosen} already; --image names another.",
             file=sys.stderr,
         )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{name}.yaml"
-        compiling.compile_pipeline(name, package, environment)
+        compile_pipeline(name, package, environment, chosen)
         yield Prepared(
             package,
+            chosen,
             arguments,
             experiment or getattr(environment, "experiment", None) or config.tracking.experiment,
             getattr(environment, "service_account", None),
@@ -292,8 +301,10 @@ def _one_action(
     return actions[0]
 
 
-def _refuse_missing_image(target: Any, run_id: str) -> None:
-    problem = pipelines_module("runs").waits_for_image(pods_of(target, run_id))
+def _refuse_missing_image(target: Host, run_id: str) -> None:
+    from raregrade.kubeflow.pods import image_problem
+
+    problem = image_problem(target, run_id)
     if problem:
         raise UserError(
             f"the cluster cannot get an image: {problem}. Kubeflow goes on waiting for it: end run {run_id} in the UI, "

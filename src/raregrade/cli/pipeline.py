@@ -1,9 +1,4 @@
-"""``raregrade pipeline``: compile and run the Kubeflow pipelines here; ``cluster`` and ``runs`` talk to a host.
-
-The pipelines are not part of the installed package. They lie in the folder ``pipelines`` of a checkout,
-which is looked for from the working directory upwards; what they do is theirs. kfp is imported by them
-and nowhere in the commands.
-"""
+"""``raregrade pipeline``: compile and run the Kubeflow pipelines here; ``cluster`` and ``runs`` talk to a host."""
 
 from __future__ import annotations
 
@@ -12,27 +7,26 @@ import time
 import uuid
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raregrade.cli import cluster, runs, trainjob
-from raregrade.cli.checkout import (
-    IMAGE_VARIABLE,
+from raregrade.cli.cluster_options import (
     DataRepoOption,
     DataRevisionOption,
     EnvironmentOption,
     ImageOption,
     PipelineArgument,
-    chosen_image,
-    default_image,
-    pipelines_module,
     read_environment,
-    task_image,
+    require_kfp,
 )
 from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
 from raregrade.cli.results import print_results
 from raregrade.errors import UserError
+
+if TYPE_CHECKING:
+    from raregrade.config import Params
 
 WORKPLACE = Path(".raregrade")
 
@@ -67,18 +61,33 @@ def compile_(
     environment = read_environment(env)
     if environment is not None and out is None:
         raise UserError("the file beside the pipeline belongs to no cluster: with --env, give the pipeline and --out.")
-    module = pipelines_module("compile", chosen_image(environment, image))
-    if out is None and task_image() != default_image():
-        raise UserError(
-            f"the file beside the pipeline names the image {default_image()}, not {task_image()}. "
-            f"Give --out for one that names another, or unset {IMAGE_VARIABLE}."
-        )
-    for pipeline in module.NAMES if name is None else [name]:
-        module.load_pipeline(pipeline)  # an unknown name is refused before anything is written
-        committed = module.committed_yaml(pipeline)
+    from raregrade.kubeflow.compile import NAMES, committed_yaml, compile_pipeline, load_pipeline
+    from raregrade.kubeflow.images import DEFAULT_IMAGE, VARIABLE, choose_image
+
+    chosen = choose_image(environment, image)
+    for pipeline in NAMES if name is None else [name]:
+        load_pipeline(pipeline)  # an unknown name is refused before anything is written
+    if out is None:
+        _check_in_checkout()
+        if chosen != DEFAULT_IMAGE:
+            raise UserError(
+                f"the file beside the pipeline names the image {DEFAULT_IMAGE}, not {chosen}. "
+                f"Give --out for one that names another, or unset {VARIABLE}."
+            )
+    for pipeline in NAMES if name is None else [name]:
+        committed = committed_yaml(pipeline)
         target = committed if out is None else out / committed.name if into_folder else out
-        module.compile_pipeline(pipeline, target, environment)
-        print(f"{target}: {pipeline}, image {task_image()}{'' if env is None else f', environment {env}'}")
+        compile_pipeline(pipeline, target, environment, chosen)
+        print(f"{target}: {pipeline}, image {chosen}{'' if env is None else f', environment {env}'}")
+
+
+def _check_in_checkout() -> None:
+    """Without --out the files in the repository are written anew, which is for those who work in it."""
+    from raregrade.kubeflow.environments import checkout
+
+    root = checkout()
+    if root is None or not Path.cwd().is_relative_to(root):
+        raise UserError("where to? Give --out with a .yaml file, or with a folder such as --out pipelines/.")
 
 
 @app.command("run")
@@ -113,10 +122,15 @@ def run(
     if image is not None and runner is not Runner.DOCKER:
         raise UserError("--image is what containers run in: add --runner docker.")
     config = read_params(params, set_, preset)
-    pipeline = pipelines_module("compile", image).load_pipeline(name)
+    require_kfp()
+    from raregrade.kubeflow.compile import arguments_of, load_pipeline
+    from raregrade.kubeflow.images import choose_image
+
+    image = choose_image(None, image)
+    pipeline = load_pipeline(name, image=image)
     if data_repo is not None and store is None:
         store = WORKPLACE / "store"
-    arguments = pipelines_module("arguments").arguments_of(
+    arguments = arguments_of(
         name,
         config,
         raw_data=str(_raw_data_here(config)) if data_repo is None else config.data.path,
@@ -137,13 +151,17 @@ def run(
         "report": report,
     }
     if runner is Runner.DOCKER:
-        result = pipelines_module("local_docker").run_in_containers(pipeline, arguments, image=task_image(), **where)
+        from raregrade.kubeflow.local_docker import run_in_containers
+
+        result = run_in_containers(pipeline, arguments, image=image, **where)
     else:
-        result = pipelines_module("local_subprocess").run_in_subprocesses(pipeline, arguments, **where)
+        from raregrade.kubeflow.local_subprocess import run_in_subprocesses
+
+        result = run_in_subprocesses(pipeline, arguments, **where)
     print_results(result.outputs, result.folder)
 
 
-def _raw_data_here(config: Any) -> Path:
+def _raw_data_here(config: Params) -> Path:
     path = Path(config.data.path)
     if path.exists():
         return path.resolve()

@@ -16,7 +16,7 @@ def print_results(outputs: Mapping[str, Path], folder: Path) -> None:
     """Print the results among ``outputs``: study, comparison, registration, promotion; then where all outputs lie.
 
     Args:
-        outputs: artifacts by name, as ``pipelines.local_run`` collects them.
+        outputs: artifacts by name, as ``raregrade.kubeflow.local_run`` collects them.
         folder: of the run.
     """
     print()

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from raregrade.cli.checkout import EnvironmentOption, pipelines_module
-from raregrade.cli.host import (
+from raregrade.cli.cluster_options import (
     DEFAULT_TIMEOUT,
+    EnvironmentOption,
     HostOption,
     NamespaceOption,
     TimeoutOption,
     TokenOption,
-    host_of,
-    pods_of,
+    find_host,
 )
 from raregrade.cli.printing import print_table
 from raregrade.errors import RaregradeError, UserError
@@ -33,16 +32,18 @@ def status(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> None:
     """Show how far a run is, task by task."""
-    target = host_of(env, host, namespace, token_file, timeout)
-    runs = pipelines_module("runs")
-    found = runs.get_run(target, runs.run_id_of(run))
+    target = find_host(env, host, namespace, token_file, timeout)
+    from raregrade.kubeflow.pods import image_problem
+    from raregrade.kubeflow.runs import get_run, run_id_of
+
+    found = get_run(target, run_id_of(run))
     took = "" if found.seconds is None else f", {_duration(found.seconds)}"
     print(f"{found.name}: {found.state}{took}{f': {found.error}' if found.error else ''}")
     print(found.page)
     if found.tasks:
         print_table(["task", "state", "time"], [[t.name, t.state, _duration(t.seconds)] for t in found.tasks])
     if not found.ended:
-        problem = runs.waits_for_image(pods_of(target, found.run_id))
+        problem = image_problem(target, found.run_id)
         if problem:
             print(f"the cluster cannot get an image: {problem}")
 
@@ -57,8 +58,10 @@ def list_(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
 ) -> None:
     """Show the latest runs, newest first."""
-    target = host_of(env, host, namespace, token_file, timeout)
-    found = pipelines_module("runs").list_runs(target, limit)
+    target = find_host(env, host, namespace, token_file, timeout)
+    from raregrade.kubeflow.runs import list_runs
+
+    found = list_runs(target, limit)
     print_table(["run", "name", "state", "time"], [[r.run_id, r.name, r.state, _duration(r.seconds)] for r in found])
 
 
@@ -76,12 +79,14 @@ def logs(
 
     Asked of the cluster with the account that kubectl uses here, else of Kubeflow's UI.
     """
-    target = host_of(env, host, namespace, token_file, timeout)
-    runs, pods = pipelines_module("runs"), pipelines_module("pods")
-    found = runs.get_run(target, runs.run_id_of(run))
-    cluster = pods.open_cluster()
+    target = find_host(env, host, namespace, token_file, timeout)
+    from raregrade.kubeflow.pods import open_cluster, pods_of, read_log
+    from raregrade.kubeflow.runs import get_run, kubectl_logs, read_log_through_ui, run_id_of
+
+    found = get_run(target, run_id_of(run))
+    cluster = open_cluster()
     space = target.namespace or "kubeflow"
-    seen = [(pod.task, pod.name) for pod in pods.pods_of(cluster, found.run_id, space)]
+    seen = [(pod.task, pod.name) for pod in pods_of(cluster, found.run_id, space)]
     sources = seen or [(t.name, pod) for t in found.tasks for pod in t.pods]
     names = sorted({name for name, _ in sources} | {t.name for t in found.tasks})
     if task is not None and task not in names:
@@ -89,7 +94,7 @@ def logs(
     printed = False
     for name, pod in sources:
         if task in (None, name):
-            text = pods.read_log(cluster, pod, space) if seen else runs.read_log_through_ui(target, found, pod)
+            text = read_log(cluster, pod, space) if seen else read_log_through_ui(target, found, pod)
             if text is not None:
                 printed = True
                 print(f"== {name} ({pod})\n{text.rstrip()}")
@@ -97,7 +102,7 @@ def logs(
         raise RaregradeError(
             f"no logs could be had of run {found.run_id}: this machine has no account on the cluster, or the pods are "
             f"gone, and the UI does not hand them out. Look at {found.page}, or try "
-            f"`{runs.kubectl_logs(target, found)}`."
+            f"`{kubectl_logs(target, found)}`."
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from raregrade.cli.checkout import ImageOption, chosen_image, pipelines_module, read_environment
+from raregrade.cli.cluster_options import ImageOption, require_kfp
 from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
 from raregrade.errors import UserError
 
@@ -43,7 +43,12 @@ def trainjob(
     set_: SetOption = None,
 ) -> None:
     """Write one training over several nodes as a TrainJob of Kubeflow Trainer, to apply with kubectl."""
-    environment = read_environment(env)
+    require_kfp()
+    from raregrade.kubeflow.environments import load_environment
+    from raregrade.kubeflow.images import choose_image
+    from raregrade.kubeflow.trainjob import PARAMS_FILE, params_config_map, train_job
+
+    environment = load_environment(env)
     overrides = list(set_ or ())
     if environment.tracking_uri is not None:
         overrides.insert(0, f"tracking.uri={environment.tracking_uri}")
@@ -52,22 +57,21 @@ def trainjob(
         raise UserError(f"loss {loss!r} is not defined under losses; defined: {', '.join(config.losses)}")
     for option, folder in (("--data", data), ("--out", out)):
         _check_shared(option, folder, [volume.path for volume in environment.volumes])
-    making = pipelines_module("trainjob")
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
     name = _job_name(loss, seed, "\n".join((text, data, out, str(fold))))
     arguments = ["train", "--data", data, "--loss", loss, "--seed", str(seed), "--out", out]
-    arguments += ["--params", making.PARAMS_FILE]
+    arguments += ["--params", PARAMS_FILE]
     arguments += ["--fold", str(fold)] if fold is not None else []
     arguments += ["--checkpoints", environment.checkpoints] if environment.checkpoints else []
-    job = making.train_job(
+    job = train_job(
         environment,
-        image=str(chosen_image(environment, image)),
+        image=choose_image(environment, image),
         nodes=nodes or environment.distributed.nodes,
         name=name,
         arguments=arguments,
         config_map=name,
     )
-    documents = [making.params_config_map(environment, name, text), job]
+    documents = [params_config_map(environment, name, text), job]
     written = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if output is None:
         sys.stdout.write(written)
