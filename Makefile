@@ -10,7 +10,7 @@ PYTEST_FLAGS ?=
 # For `make mutants`: how many run beside each other, and which (names or patterns; all of them when empty).
 JOBS ?= 1
 ONLY ?=
-# Most of a test is a process that starts: a process a core, but few enough for the memory. The tests of a file stay together.
+# Most of a test is a process that starts: a process per core, but few enough for the memory. The tests of a file stay together.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile
 # For `make image`: podman or docker; the repository and tag for a cluster; where to take torch from (infra/docker/README.md).
 ENGINE ?=

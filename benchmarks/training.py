@@ -96,7 +96,7 @@ class Setting:
 
     def _prepare(self) -> PreparedDataset:
         images = self.batch * self.steps
-        # About 2.5 images a patient, 70 % of them for training; what is too much is left out by the loop.
+        # About 2.5 images per patient, 70 % of them for training; what is too much is left out by the loop.
         patients = int(images / 0.7 / 2.5 * 1.15) + 20
         draw_phantom(PhantomConfig(patients=patients, image_size=min(512, self.size * 5 // 4)), 1, self.folder / "raw")
         raw = str(self.folder / "raw")
@@ -104,7 +104,7 @@ class Setting:
         return prepare_dataset(data, 1, self.folder / "prepared")
 
     def _write_files(self) -> Path:
-        """The training images as people keep them: a folder a class, files somewhat larger than the network's input."""
+        """The training images as people keep them: a folder per class, files somewhat larger than the input."""
         root = self.folder / "files"
         rows = self.dataset.rows("train")
         table = self.dataset.manifest.iloc[rows]

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--loss", choices=tuple(TASKS), action="append", help="record: of this loss alone")
     parser.add_argument("--studies", type=int, default=20, help="replay: studies whose median is taken")
-    parser.add_argument("--trials", type=int, default=100, help="overhead: trials a row of the table")
+    parser.add_argument("--trials", type=int, default=100, help="overhead: trials per row of the table")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bar is broken")
     options = parser.parse_args(arguments)
     if options.command == "record":

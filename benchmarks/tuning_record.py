@@ -124,7 +124,7 @@ def prepare_phantom(task: Task, folder: Path) -> Any:
 
 
 def _curve(task: Task, dataset: Any, setting: dict[str, float], seed: int) -> Iterator[dict[str, Any]]:
-    """One row an epoch of one training run."""
+    """One row per epoch of one training run."""
     from raregrade.config import TrainSection  # noqa: PLC0415
     from raregrade.training.checkpoint import Checkpoint  # noqa: PLC0415
     from raregrade.training.loop import fit  # noqa: PLC0415

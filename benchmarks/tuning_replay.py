@@ -258,7 +258,7 @@ def replay_all(table: Path, number: int) -> bool:
         good = _listed(curves.good(repeats))
         notes.append(
             f"{task.loss}: {len(curves.values)} settings of {' × '.join(curves.names)}, {curves.epochs} epochs, "
-            f"{repeats} of {len(curves.seeds)} seeds a trial, {plan.search.trials} trials; good are {good} "
+            f"{repeats} of {len(curves.seeds)} seeds per trial, {plan.search.trials} trials; good are {good} "
             f"(by the pooled error {_listed(curves.good(repeats, pooled=True))})"
         )
     print("\n" + "\n".join(notes))

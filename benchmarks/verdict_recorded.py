@@ -67,7 +67,7 @@ def record(work: Path, table: Path) -> None:
 
 
 def write_table(reports: Sequence[Predictions], table: Path) -> None:
-    """One row an image: image_id, group_id, split, target, and each seed's probabilities in half precision."""
+    """One row per image: image_id, group_id, split, target, and each seed's probabilities in half precision."""
     first = reports[0].frame
     columns = {name: first[name] for name in _OF_IMAGE}
     for seed, report in zip(SEEDS, reports, strict=True):

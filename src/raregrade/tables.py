@@ -80,7 +80,7 @@ def read_text_table(path: Path) -> TextTable:
     records = _records(text, delimiter, path, first)
     header = next(records, None)
     if header is None:
-        raise DataError(f"{path}: the file is empty. It needs a header and one row an image below it.")
+        raise DataError(f"{path}: the file is empty. It needs a header and one row per image below it.")
     columns = _columns(header[1], path)
     lines, rows, wrong = [], [], []
     for line, fields in records:

@@ -71,7 +71,7 @@ def test_a_comparison_and_a_registration(folder, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("\nwarning: the same picture lies in train and test\n")
     assert "Only ce was compared: val QWK 0.500" in shown
-    assert "looked at by 4 comparisons" in shown
+    assert "used by 4 comparisons" in shown
     assert "registered: grades version 3 (ce, seed 1)\n  fine\n" in shown
     assert shown.endswith("report: run/compare/comparison.html\noutputs and logs of all tasks: run\n")
 

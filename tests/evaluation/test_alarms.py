@@ -158,7 +158,7 @@ def test_probabilities_that_mislead_are_named_with_both_errors() -> None:
     config = AlarmConfig(recall_floor=0.0)
     found = find_alarms(targets, sure, groups, GRADES, config, split="test", reference=modest)
     assert _texts(found) == [
-        "has probabilities that mislead: on test they are off by 0.35 on average, those of ce by 0.00"
+        "has misleading probabilities: on test they are off by 0.35 on average, those of ce by 0.00"
     ]
     assert found[0].class_name is None
     assert find_alarms(targets, modest, groups, GRADES, config, split="test", reference=sure) == []
@@ -186,14 +186,14 @@ def test_a_finding_that_is_never_predicted_is_seen_among_labels_that_are_known()
 
 
 def test_alarms_are_sorted_by_how_bad_they_are() -> None:
-    calibration = Alarm("calibration_worse", "val", None, "has probabilities that mislead")
+    calibration = Alarm("calibration_worse", "val", None, "has misleading probabilities")
     regression = Alarm("recall_regression", "val", "mild", "finds less")
     never = Alarm("never_predicted", "test", "severe", "never predicts severe")
     assert worst_first([calibration, regression, never]) == [never, regression, calibration]
 
 
 def test_an_alarm_survives_being_written() -> None:
-    alarm = Alarm("calibration_worse", "val", None, "has probabilities that mislead")
+    alarm = Alarm("calibration_worse", "val", None, "has misleading probabilities")
     assert Alarm.from_json(json.loads(json.dumps(alarm.to_json()))) == alarm
 
 

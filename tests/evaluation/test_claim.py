@@ -101,7 +101,7 @@ def test_where_test_points_the_other_way_the_first_sentence_says_so(compare: Com
     result = compare({"ce": BASELINE, "cdw": [(40, 50), (41, 62), (39, 75)]})
     assert result["claim"]["verdict"] == "contradicted"
     assert advice(result).startswith("Test contradicts validation: cdw leads on validation (+0.100 over ce)")
-    assert "The two are not distinguishable. Keep ce." in advice(result)
+    assert "The two cannot be distinguished. Keep ce." in advice(result)
     assert result["recommended"]["loss"] == "ce"
 
 
@@ -117,27 +117,31 @@ def test_a_lead_within_the_noise_is_not_called_better(compare: Compare) -> None:
     result = compare({"ce": BASELINE, "cdw": [(40, 58), (41, 60), (39, 59)]})
     assert result["claim"]["verdict"] == "not_distinguishable"
     assert advice(result).startswith("No loss is shown to be better than ce: cdw leads on validation (+0.100 over ce)")
-    assert "on the test split the two are not distinguishable" in advice(result)
+    assert "on the test split the two cannot be distinguished" in advice(result)
     assert (result["winner"]["loss"], result["recommended"]["loss"]) == ("cdw", "ce")
 
 
 def test_a_baseline_that_leads_within_the_noise_is_no_proof_either(compare: Compare) -> None:
     result = compare({"ce": BASELINE, "cdw": [(63, 60), (64, 62), (62, 61)]})
     assert (result["claim"]["verdict"], result["claim"]["tested"]) == ("baseline", "cdw")
-    assert advice(result).startswith("Keep ce, the baseline: no other loss did better on validation. That is no proof")
-    assert "cdw, the next one, is not distinguishable from it" in advice(result)
-    assert power_line(result).startswith("Power: these patients and 3 seeds a loss find a true difference")
+    assert advice(result).startswith(
+        "Keep ce, the baseline: no other loss did better on validation. That does not prove"
+    )
+    assert "the runner-up, cdw, cannot be distinguished from it" in advice(result)
+    assert power_line(result).startswith("Power: with these patients and 3 seeds per loss, a true difference")
 
 
 def test_a_baseline_is_called_ahead_where_the_test_split_shows_it(compare: Compare) -> None:
     result = compare({"ce": BETTER, "cdw": BASELINE, "lmf": [(90, 90), (91, 91), (92, 92)]})
-    assert "on the test split cdw, the next one, is clearly behind" in advice(result)
+    assert "on the test split the runner-up, cdw, is clearly worse" in advice(result)
     assert heading(result) == "Keep ce, the baseline"
 
 
 def test_a_test_split_that_shows_the_next_loss_to_be_better_contradicts_too(compare: Compare) -> None:
     result = compare({"ce": BASELINE, "cdw": [(63, 20), (64, 22), (62, 21)]})
-    assert advice(result).startswith("Test contradicts validation, which chose ce, the baseline: on the test split cdw")
+    assert advice(result).startswith(
+        "Test contradicts validation, which chose ce, the baseline: on the test split the runner-up, cdw,"
+    )
     assert result["recommended"]["loss"] == "ce"
 
 
@@ -147,12 +151,12 @@ def test_one_seed_claims_nothing_and_the_page_says_what_more_would_buy(compare: 
     assert result["claim"]["difference"]["p"] is None
     assert result["recommended"]["loss"] == "ce"
     assert advice(result).startswith("Nothing is claimed from one seed: cdw leads on validation (+0.100 over ce)")
-    assert heading(result) == "cdw leads, and nothing is shown yet"
+    assert heading(result) == "cdw leads, but nothing is shown yet"
     line = power_line(result)
-    assert "one seed cannot tell" in line
+    assert "One seed cannot tell" in line
     # Student's t at 2 and at 4 degrees of freedom.
     assert (
-        "A second seed a loss allows a first claim, from 4.3 standard errors on; a third lowers that to 2.8 or less."
+        "With a second seed per loss, a difference of 4.3 standard errors could be claimed; a third lowers that to 2.8"
         in line
     )
     assert power_line(result, minutes=4.0).endswith(" One more for each of the two takes about 8 minutes of training.")
@@ -166,7 +170,7 @@ def test_models_that_do_not_vary_leave_nothing_to_test_with(compare: Compare) ->
     """Every image right for one loss, every image wrong for the other: no patient and no seed makes a difference."""
     result = compare({"ce": [(200, 200)] * 2, "cdw": [(0, 0)] * 2})
     assert result["claim"]["verdict"] == "untested"
-    assert "neither patients nor seeds vary, so there is nothing to test it with" in advice(result)
+    assert "neither patients nor seeds vary, so it cannot be tested" in advice(result)
 
 
 def test_one_loss_alone_is_said_to_be_alone(compare: Compare) -> None:
@@ -181,7 +185,7 @@ def test_the_power_line_says_how_many_seeds_the_observed_difference_needs(compar
     reach = result["claim"]["power"]
     assert reach["seeds_needed"] > 3
     assert reach["detectable"] > result["claim"]["difference"]["mean"]
-    needs = f"One as large as the observed +0.050 needs {reach['seeds_needed']} seeds a loss."
+    needs = f"One as large as the observed +0.050 needs {reach['seeds_needed']} seeds per loss."
     assert power_line(result).endswith(needs)
     more = reach["seeds_needed"] - 3
     time = f"{2 * more * 30.0 / 60:.0f} hours"
@@ -208,7 +212,7 @@ def test_an_alarm_stands_first_and_keeps_the_baseline(
     assert advice(result).startswith("Alarm: cdw ")
     assert "severe" in advice(result).split(".", maxsplit=1)[0]
     assert "Train with" not in advice(result)
-    assert advice(result).endswith("but an average does not show what the alarm is about. Keep ce.")
+    assert advice(result).endswith("but an average cannot show what the alarm is about. Keep ce.")
     assert (result["winner"]["loss"], result["recommended"]["loss"]) == ("cdw", "ce")
     assert heading(result) == "cdw raises an alarm"
     shown = compare_section(seeds=(0, 1, 2), metric="accuracy", alarms=AlarmConfig(refuse=False))
@@ -238,8 +242,8 @@ def test_one_alarm_a_class_is_said_and_that_of_the_test_split_first() -> None:
 @pytest.mark.parametrize(
     ("study", "said"),
     [
-        ({"chosen": "tuned", "better": True, "trials": 30}, "cdw was given 30 trials of tuning, and ce none"),
-        ({"chosen": "default", "better": False, "trials": 30}, "the study of cdw did not find its settings better"),
+        ({"chosen": "tuned", "better": True, "trials": 30}, "cdw had 30 tuning trials and ce had none"),
+        ({"chosen": "default", "better": False, "trials": 30}, "the study of cdw found no better settings"),
     ],
 )
 def test_a_tuned_loss_claims_nothing_where_the_comparison_is_not_fair(
@@ -249,7 +253,7 @@ def test_a_tuned_loss_claims_nothing_where_the_comparison_is_not_fair(
     assert result["claim"]["verdict"] == "untested"
     assert advice(result).startswith(f"Nothing is claimed, because {said}: cdw leads on validation")
     assert result["recommended"]["loss"] == "ce"
-    assert any("Studies saw the validation split" in note for note in result["notes"])
+    assert any("Studies used the validation split" in note for note in result["notes"])
 
 
 def test_a_tuned_loss_may_be_better_than_a_tuned_baseline(compare: Compare) -> None:
@@ -283,10 +287,10 @@ def test_a_lead_that_a_decision_rule_gives_any_loss_is_said(
     under = result["losses"]["cdw"]["rules"]["median"]["difference"]["test_accuracy"]
     assert under["mean"] == pytest.approx(-4.5 / 200)
     assert sentence_on_rules(result).startswith(
-        "ce decided at the median reaches test QWK 1.000: all of cdw's lead is what that decision rule does for any "
-        "loss."
+        "ce decided at the median reaches test QWK 1.000: all of cdw's lead comes from the decision rule, which would "
+        "help any loss."
     )
-    assert "Where both are decided alike, cdw is not shown to be better: at the median" in sentence_on_rules(result)
+    assert "Decided alike, cdw is not shown to be better: at the median" in sentence_on_rules(result)
     for name in ("comparison.html", "table.md"):
         assert "ce decided at the median reaches" in (tmp_path / "out" / name).read_text().replace("&#39;", "'")
 
@@ -308,8 +312,8 @@ def test_the_share_of_a_lead_that_a_rule_gives_is_all_most_or_not_said(median: f
     }
     said = sentence_on_rules(comparison)
     assert said == (
-        f"ce decided at the median reaches test QWK {median:.3f}: {share} of cdw's lead is what that decision rule "
-        "does for any loss."
+        f"ce decided at the median reaches test QWK {median:.3f}: {share} of cdw's lead comes from the decision "
+        "rule, which would help any loss."
         if share
         else ""
     )
@@ -322,6 +326,6 @@ def test_a_lead_that_remains_under_every_rule_needs_no_sentence(compare: Compare
 def test_the_count_of_looks_is_said_from_the_second_on() -> None:
     comparison = {"unit": "images"}
     assert looks_line(comparison, None) == ""
-    assert looks_line(comparison, 1) == "This is the first comparison that looks at this test split."
-    assert looks_line(comparison, 3).startswith("This test split was looked at by 3 comparisons, this one included.")
-    assert "chooses on test images" in looks_line(comparison, 3)
+    assert looks_line(comparison, 1) == "This is the first comparison made on this test split."
+    assert looks_line(comparison, 3).startswith("This test split has been used by 3 comparisons, including this one.")
+    assert "choosing on test images" in looks_line(comparison, 3)

@@ -257,7 +257,7 @@ def test_holm_steps_down_and_keeps_the_order() -> None:
 
 
 def expected_power(found: Difference, count: int, case_df: float) -> float:
-    """Of ``count`` seeds a loss for the difference found, from its definition."""
+    """Of ``count`` seeds per loss for the difference found, from its definition."""
     s2 = (found.training_parts[0] * 4, found.training_parts[1] * 4)
     parts = [v / count for v in s2]
     total = sum(parts) + found.case_variance

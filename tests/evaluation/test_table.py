@@ -69,8 +69,8 @@ def test_the_summary_begins_with_the_data_and_ends_with_the_looks(comparison: Co
     changed = {**comparison, "data_warnings": ["two patients share a picture"]}
     text = format_summary(changed, {"test_looks": 5, "minutes": None})
     assert text.startswith("warning: two patients share a picture\n\n")
-    assert text.index(comparison["advice"]) < text.index("Power: ") < text.index("looked at by 5 comparisons")
-    assert "looked at" not in format_summary(comparison)
+    assert text.index(comparison["advice"]) < text.index("Power: ") < text.index("used by 5 comparisons")
+    assert "comparisons, including" not in format_summary(comparison)
 
 
 def test_names_stay_what_they_are_in_markdown(comparison: Comparison) -> None:

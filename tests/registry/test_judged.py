@@ -8,7 +8,7 @@ from raregrade.config import AlarmConfig, GateRule
 from raregrade.evaluation.alarms import Alarm
 from raregrade.registry.judged import Judged
 
-CALIBRATION = Alarm("calibration_worse", "val", None, "has probabilities that mislead")
+CALIBRATION = Alarm("calibration_worse", "val", None, "has misleading probabilities")
 NEVER = Alarm("never_predicted", "test", "severe", "never predicts severe (the champion finds 9)")
 FLOOR = [GateRule(metric="val_qwk", threshold=0.4)]
 
@@ -22,7 +22,7 @@ def test_the_worst_alarm_is_the_first_reason_and_rules_come_last() -> None:
     verdict = _judged(CALIBRATION, NEVER, qwk=0.3).verdict
     assert verdict.refusals == (
         "cdw_ce never predicts severe (the champion finds 9)",
-        "cdw_ce has probabilities that mislead",
+        "cdw_ce has misleading probabilities",
         "val_qwk 0.3000 is below the floor of 0.4",
     )
 

@@ -194,7 +194,7 @@ def test_equally_good_losses_leave_the_baseline_registered_with_the_doubt_in_wor
         "ce, the baseline, is taken: cdw_ce, which validation chose, is not shown to be better"
     )
     description = open_client(tracking.uri).get_model_version(NAME, "1").description
-    assert "not distinguishable" in description.splitlines()[0]
+    assert "cannot be distinguished" in description.splitlines()[0]
 
 
 def test_best_registers_what_leads_and_says_that_it_is_not_shown(doubtful: Any, tracking: Tracking) -> None:

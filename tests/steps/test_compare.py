@@ -76,8 +76,8 @@ def test_the_same_comparison_again_is_no_new_look_and_gives_the_same_bytes(
     compare(section([1, 2]), reports["two"], Path("a"), tracking=no_tracking)
     assert [looks(Path(name)) for name in ("a", "b", "c")] == [2, 1, 2]
     assert Path("a/comparison.json").read_bytes() == Path("b/comparison.json").read_bytes()
-    assert "looked at by 2 comparisons" in Path("c/comparison.html").read_text()
-    assert "the first comparison that looks at this test split" in Path("b/comparison.html").read_text()
+    assert "used by 2 comparisons" in Path("c/comparison.html").read_text()
+    assert "the first comparison made on this test split" in Path("b/comparison.html").read_text()
     assert Path(".raregrade/test-looks.json").is_file()
 
 
@@ -115,4 +115,4 @@ def test_a_ledger_that_cannot_be_written_costs_the_count_and_not_the_comparison(
         compare(section([1]), reports["one"], tmp_path / "out", tracking=no_tracking)
     assert looks(tmp_path / "out") is None
     assert "Looks at the test split are counted without this machine's ledger." in caplog.text
-    assert "test split was looked at" not in (tmp_path / "out" / "comparison.html").read_text()
+    assert "comparisons, including this one" not in (tmp_path / "out" / "comparison.html").read_text()

@@ -27,7 +27,7 @@ class EvaluateConfig(ConfigModel):
     Attributes:
         decision: how probabilities become grades. ``own`` is the rule that belongs to the loss; ``argmax``, ``median``
             and ``expected_cost`` are one rule for all losses; ``best`` chooses among these for each model on validation
-            patients; ``f1``, ``youden`` and ``sensitivity`` fit one threshold a label on validation patients.
+            patients; ``f1``, ``youden`` and ``sensitivity`` fit one threshold per label on validation patients.
         costs: for ``expected_cost``: costs[i][j] is the cost of predicting class j for an image of class i.
         sensitivity: for ``sensitivity``: the share of images with a label that is to be found, one for all labels or a
             mapping of labels; a label that the mapping leaves out keeps the threshold one half.

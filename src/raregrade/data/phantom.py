@@ -257,7 +257,7 @@ def _first_patients_of_each_class(classes: npt.NDArray[np.int64]) -> set[int]:
 
 
 def label_table(flavour: str, cases: Sequence[Sequence[Case]]) -> pd.DataFrame:
-    """labels.csv: one row an image."""
+    """labels.csv: one row per image."""
     return pd.DataFrame([_table_row(flavour, case) for row in cases for case in row])
 
 

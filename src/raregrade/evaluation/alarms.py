@@ -230,7 +230,7 @@ def _worse_calibration(images: _Images, model: ModelOnSplit, reference: ModelOnS
     if excess <= 0 or student.sf(excess / error, max(images.num_groups - 1, 1)) > LEVEL:
         return []
     text = (
-        f"has probabilities that mislead: on {images.split} they are off by {own:.2f} on average, "
+        f"has misleading probabilities: on {images.split} they are off by {own:.2f} on average, "
         f"those of {reference.name} by {other:.2f}"
     )
     return [Alarm("calibration_worse", images.split, None, text)]

@@ -18,7 +18,7 @@ from raregrade.evaluation.paired import PairedModels
 # showing it. not_distinguishable: neither. untested: one seed, an unfair comparison, or no such metric on test.
 # baseline: validation chose it, so there is nothing to claim. alone: nothing to compare with.
 Verdict = Literal["better", "worse", "contradicted", "not_distinguishable", "untested", "baseline", "alone"]
-# Numbers of seeds a loss whose least claimable difference is told to those who have one.
+# Numbers of seeds per loss whose least claimable difference is told to those who have one.
 _SEEDS_TOLD = (2, 3, 5)
 
 
@@ -36,7 +36,7 @@ class Claim:
         objection: why the difference would prove nothing, such as trials of tuning that one side alone had; else empty.
         difference: ``tested`` - baseline on test; None where it was not computed.
         power: what the present patients and seeds could have shown; None likewise.
-        least: seeds a loss → the least difference that they could claim, in standard errors, where training adds
+        least: seeds per loss → the least difference that they could claim, in standard errors, where training adds
             nearly all of the variance.
     """
 

@@ -76,7 +76,7 @@ def compare_candidates(
 ) -> dict[str, Any]:
     """Compare candidates that were read and checked, and write the comparison folder.
 
-    Files: ``comparison.json`` (what is returned), ``table.csv`` (one row a loss), ``table.md``, ``per_seed.csv``,
+    Files: ``comparison.json`` (what is returned), ``table.csv`` (one row per loss), ``table.md``, ``per_seed.csv``,
     ``comparison.html``, ``figures/*.png``, and ``run.json``: what is known of this run and is no result.
 
     Args:

@@ -149,7 +149,7 @@ def _metric_of_decided(
 
 
 def _thresholds(predictions: Predictions, config: EvaluateConfig, own: Decision) -> FittedDecision:
-    """One threshold a label; one half where too few patients have the label, or lack it."""
+    """One threshold per label; one half where too few patients have the label, or lack it."""
     targets, probs, groups = (predictions.targets("val"), predictions.probs("val"), predictions.groups("val"))
     space = predictions.label_space
     positives = positive_groups(targets, groups, space)

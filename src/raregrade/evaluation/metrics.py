@@ -1,7 +1,7 @@
 """Metrics of class probabilities against targets, for ordinal, multiclass and multilabel tasks.
 
 Everything is computed from two kinds of sufficient statistics, counts and weighted ranks, by functions that take
-leading batch dimensions: ``compute_metrics`` calls them with one row, ``jackknife`` with one row a group that is left
+leading batch dimensions: ``compute_metrics`` calls them with one row, ``jackknife`` with one row per group that is left
 out, so a metric and its interval cannot drift apart. Needs numpy alone; runs once every training epoch.
 
 A metric that is undefined on the data (AUROC of a class without positives or negatives, F1 of a class that neither

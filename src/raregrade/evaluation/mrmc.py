@@ -97,7 +97,7 @@ class Power:
     Attributes:
         detectable: the true difference that is found in four of five repetitions of the whole study; with one seed
             what the patients alone would allow, a lower bound.
-        seeds_needed: seeds a loss with which a true difference as large as the observed one is found in four of five;
+        seeds_needed: seeds per loss with which a true difference as large as the observed one is found in four of five;
             None where no number of seeds is enough for these patients, or where the spread over seeds is unknown.
     """
 

@@ -26,10 +26,10 @@ def notes(candidates: Candidates, left_out: Sequence[Candidate], config: Compare
     found = [*_on_folds(members), *_on_settings(members), *_on_tuning(candidates, config)]
     external = [loss for loss in candidates if loss not in config.losses]
     if external:
-        found.append(f"Listed for reference and not a candidate to win: {', '.join(external)} (external predictions).")
+        found.append(f"Listed for reference only, and cannot win: {', '.join(external)} (external predictions).")
     if left_out:
         names = ", ".join(f"{c.loss}/{c.model}" for c in left_out)
-        found.append(f"Reports left out, because compare.losses and compare.seeds do not name them: {names}.")
+        found.append(f"Reports left out because compare.losses and compare.seeds do not list them: {names}.")
     return found
 
 
@@ -43,9 +43,9 @@ def objection(candidates: Candidates, loss: str, baseline: str) -> str:
     if study is None:
         return ""
     if not study.get("better"):
-        return f"the study of {loss} did not find its settings better"
+        return f"the study of {loss} found no better settings"
     if _study(candidates, baseline) is None and loss != baseline + TUNED_SUFFIX:
-        return f"{loss} was given {study.get('trials', 'many')} trials of tuning, and {baseline} none"
+        return f"{loss} had {study.get('trials', 'many')} tuning trials and {baseline} had none"
     return ""
 
 
@@ -53,10 +53,10 @@ def _on_folds(members: Sequence[Candidate]) -> list[str]:
     if members[0].fold is None:
         return []
     return [
-        "Cross-validation: a metric on validation is the mean over folds, each judged by the models that did not train "
-        "on it, and its test is Nadeau and Bengio's, which allows for folds that share training images. On the test "
-        "split every model counts by itself; models of one loss share most of their training images, so the luck of "
-        "which patients one trains on is only partly in these intervals."
+        "Cross-validation: a validation metric is the mean over folds, each judged by the models that did not train on "
+        "it. Its test is Nadeau and Bengio's, which allows for training images shared between folds. On the test split "
+        "every model counts separately. Models of one loss share most of their training images, so these intervals "
+        "cover only part of the luck of which patients one trains on."
     ]
 
 
@@ -65,7 +65,7 @@ def _on_settings(members: Sequence[Candidate]) -> list[str]:
     settings = [c.report.get("train") for c in members if c.report.get("train") and not c.report.get("tuned")]
     if all(s == settings[0] for s in settings):
         return []
-    return ["The models were trained with different training settings, so a difference is not the loss's alone."]
+    return ["The models were trained with different settings, so a difference is not due to the loss alone."]
 
 
 def _on_tuning(candidates: Candidates, config: CompareConfig) -> list[str]:
@@ -74,16 +74,16 @@ def _on_tuning(candidates: Candidates, config: CompareConfig) -> list[str]:
     found = []
     if tuned and config.baseline not in tuned:
         found.append(
-            f"{', '.join(tuned)}: tuned, and compared with {config.baseline} as it stands in the settings. A fair "
-            f"comparison gives the baseline as many trials: set compare.baseline to {config.baseline + TUNED_SUFFIX}."
+            f"{', '.join(tuned)}: tuned, but compared with an untuned {config.baseline}. A fair comparison gives the "
+            f"baseline as many trials: set compare.baseline to {config.baseline + TUNED_SUFFIX}."
         )
     for loss, study in tuned.items():
         if study.get("chosen") == "default":
-            found.append(f"{loss}: its study kept the settings of params.yaml, so this is {loss} as it stands there.")
+            found.append(f"{loss}: its study kept the settings of params.yaml, so this is the untuned {loss}.")
         elif not study.get("better"):
-            found.append(f"{loss}: its study did not find settings that are better beyond doubt.")
+            found.append(f"{loss}: its study found no settings that are better beyond doubt.")
     if tuned:
-        found.append("Studies saw the validation split, so tuned losses look better there than they are.")
+        found.append("Studies used the validation split, so tuned losses look better there than they are.")
     return found
 
 

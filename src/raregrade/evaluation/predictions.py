@@ -1,4 +1,4 @@
-"""The table of predictions: one row an image, with its group, split, target and class probabilities.
+"""The table of predictions: one row per image, with its group, split, target and class probabilities.
 
 Reading, checking and writing that table as parquet or CSV. Nothing here computes a metric, and nothing
 here knows which model made the predictions.
@@ -96,7 +96,7 @@ def make_predictions(
     logits: npt.NDArray[Any] | None = None,
     embeddings: npt.NDArray[Any] | None = None,
 ) -> Predictions:
-    """Build and check a table of predictions from arrays of one row an image.
+    """Build and check a table of predictions from arrays of one row per image.
 
     Args:
         label_space: what the targets and probabilities mean.
@@ -211,7 +211,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: Source) -> Predictions:
     """The table with its columns typed, in a fixed order, and every check passed."""
     if len(frame) == 0:
-        raise DataError(f"{source.name}: holds no rows; give one row an image")
+        raise DataError(f"{source.name}: holds no rows; give one row per image")
     _check_columns(frame, label_space, source)
     assumptions = list(source.notes)
     # The index is the position in the file until the end: errors name rows by it.
@@ -293,7 +293,7 @@ def _check_identity(table: pd.DataFrame, source: Source) -> None:
         row = first_true(double)
         name = table["image_id"][row]
         first = first_true(table["image_id"] == name)
-        raise DataError(f"{source.at(row)}: image_id {name!r} is also at {source.at(first)}; keep one row an image")
+        raise DataError(f"{source.at(row)}: image_id {name!r} is also at {source.at(first)}; keep one row per image")
     unknown = ~table["split"].isin(SPLITS)
     if unknown.any():
         row = first_true(unknown)

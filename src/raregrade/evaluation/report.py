@@ -84,7 +84,7 @@ def write_report(predictions: Predictions, out: Path, judged: Judged) -> dict[st
 
     Files: ``predictions.parquet``, ``metrics.json`` (flat: ``val_qwk``, ``test_f1_<class>``, …), ``report.json``
     (what was judged and how it was decided, intervals, alarms, per-class table), ``confusion.csv`` (``actual``,
-    ``predicted``, one row an image; for ``multilabel`` one row a known label, ``present`` or ``absent``),
+    ``predicted``, one row per image; for ``multilabel`` one row per known label, ``present`` or ``absent``),
     ``figures/*.png``, ``report.html``.
 
     Args:

@@ -90,7 +90,7 @@ def markdown_table(comparison: dict[str, Any]) -> str:
 
 
 def rule_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a loss and decision rule: metrics on test, and the difference to the baseline under the same rule."""
+    """One row per loss and decision rule: metrics on test, and the difference to the baseline under the same rule."""
     test = f"test_{comparison['selection_metric']}"
     return [
         {
@@ -111,7 +111,7 @@ def rule_metrics(comparison: dict[str, Any]) -> list[str]:
 
 
 def loss_table(comparison: dict[str, Any]) -> pd.DataFrame:
-    """One row a loss: mean, interval and spread of every headline metric, and the difference to the baseline."""
+    """One row per loss: mean, interval and spread of every headline metric, and the difference to the baseline."""
     import pandas as pd  # noqa: PLC0415
 
     rows = []
@@ -140,7 +140,7 @@ def seed_table(comparison: dict[str, Any]) -> pd.DataFrame:
 
 
 def seed_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a loss and seed, and over folds one a fold: every metric that is defined."""
+    """One row per loss and seed, and over folds one per fold: every metric that is defined."""
     rows = []
     for loss, entry in comparison["losses"].items():
         for model in dict.fromkeys(model for value in entry["metrics"].values() for model in value["per_seed"]):

@@ -36,8 +36,8 @@ def heading(comparison: Mapping[str, Any]) -> str:
         "alone": f"Only {loss} was compared",
         "baseline": f"Keep {baseline}, the baseline",
         "better": f"Train with {loss}",
-        "untested": f"{loss} leads, and nothing is shown yet",
-        "not_distinguishable": f"{loss} leads, not distinguishable from {baseline}",
+        "untested": f"{loss} leads, but nothing is shown yet",
+        "not_distinguishable": f"{loss} leads, but cannot be distinguished from {baseline}",
     }[verdict]
 
 
@@ -56,21 +56,24 @@ def power_line(comparison: Mapping[str, Any], minutes: float | None = None) -> s
     if difference["patients_only"]:
         two, three = claim["least"]["2"], claim["least"]["3"]
         return (
-            f"Power: these {unit} alone would find a true difference in {name} of {reach['detectable']:.3f} four times "
-            "in five, if training added no luck of its own; how much it adds, one seed cannot tell. A second seed a "
-            f"loss allows a first claim, from {two:.1f} standard errors on; a third lowers that to {three:.1f} or less."
+            f"Power: if training involved no luck, these {unit} would reveal a true difference of "
+            f"{reach['detectable']:.3f} in {name} four times out of five. One seed cannot tell how much luck it "
+            f"involves. With a second seed per loss, a difference of {two:.1f} standard errors could be claimed; a "
+            f"third lowers that to {three:.1f} or less."
             f"{_time(1, minutes)}"
         )
-    found = f"Power: these {unit} and {_models(comparison)} find a true difference in {name} of "
-    text = f"{found}{reach['detectable']:.3f} four times in five."
+    text = (
+        f"Power: with these {unit} and {_models(comparison)}, a true difference of {reach['detectable']:.3f} in {name} "
+        "would be found four times out of five."
+    )
     if difference["p"] is not None and difference["p"] <= 1 - comparison["inference"]["confidence"]:
         return text
     observed = f"One as large as the observed {signed(difference['mean'])}"
     if reach["seeds_needed"] is None:
-        return f"{text} {observed} needs more {unit}: more seeds alone would not show it."
+        return f"{text} {observed} needs more {unit}; more seeds alone would not show it."
     what = "seeds" if comparison["folds"] is None else "models"
     more = reach["seeds_needed"] - min(_count(comparison, loss) for loss in (claim["tested"], claim["baseline"]))
-    return f"{text} {observed} needs {reach['seeds_needed']} {what} a loss.{_time(more, minutes)}"
+    return f"{text} {observed} needs {reach['seeds_needed']} {what} per loss.{_time(more, minutes)}"
 
 
 def looks_line(comparison: Mapping[str, Any], looks: int | None) -> str:
@@ -78,10 +81,10 @@ def looks_line(comparison: Mapping[str, Any], looks: int | None) -> str:
     if looks is None:
         return ""
     if looks == 1:
-        return "This is the first comparison that looks at this test split."
+        return "This is the first comparison made on this test split."
     return (
-        f"This test split was looked at by {looks} comparisons, this one included. Whoever chooses by what they show "
-        f"chooses on test {comparison['unit']}, and the best of several looks is partly luck."
+        f"This test split has been used by {looks} comparisons, including this one. Choosing by their results means "
+        f"choosing on test {comparison['unit']}, and the best of several looks is partly luck."
     )
 
 
@@ -115,7 +118,7 @@ def sentence_on_rules(comparison: Mapping[str, Any]) -> str:
         share = "all" if left <= 0 else "most"
         sentences.append(
             f"{baseline} decided {_by(best)} reaches {metric_name(metric)} {values[best]:.3f}: {share} of {loss}'s "
-            "lead is what that decision rule does for any loss."
+            "lead comes from the decision rule, which would help any loss."
         )
     level = 1 - comparison["inference"]["confidence"]
     found = {rule: entry["difference"].get(metric) for rule, entry in losses[loss]["rules"].items()}
@@ -126,7 +129,7 @@ def sentence_on_rules(comparison: Mapping[str, Any]) -> str:
         and (sign * difference["mean"] <= 0 or (difference["p"] is not None and difference["p"] > level))
     ]
     if lost and claim["verdict"] == "better":
-        sentences.append(f"Where both are decided alike, {loss} is not shown to be better: {', '.join(lost)}.")
+        sentences.append(f"Decided alike, {loss} is not shown to be better: {', '.join(lost)}.")
     return " ".join(sentences)
 
 
@@ -138,7 +141,7 @@ def sentence_on_validation(comparison: Mapping[str, Any]) -> str:
     difference = entry["difference"].get(name)
     if difference is not None:
         text += f", {gap(difference)} over {comparison['baseline']}"
-    return f"{text}. This split also chose the epochs, so its values flatter."
+    return f"{text}. This split also chose the epochs, so its values are flattering."
 
 
 def cell(value: Mapping[str, Any] | None, *, with_bounds: bool = True) -> str:
@@ -193,25 +196,25 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
         return _untested(comparison, leads, test, tested)
     if claim["verdict"] == "better" and comparison["recommended"]["loss"] != loss:
         return (
-            f"By its average {loss} is better than {baseline} on the test split ({tested}), but an average does not "
-            f"show what the alarm is about. Keep {baseline}."
+            f"On average, {loss} is better than {baseline} on the test split ({tested}), but an average cannot show "
+            f"what the alarm is about. Keep {baseline}."
         )
     return {
         "better": (
             f"Train with {loss}: {test} {cell(value[claim['metric']])}, {gap(difference)} over {baseline} "
-            f"({p_text(difference['p'])}): clearly better than the baseline on the test split, as validation said."
+            f"({p_text(difference['p'])}): clearly better than the baseline on the test split, as on validation."
         ),
         "worse": (
             f"Test contradicts validation: {loss}, which validation chose, is worse than {baseline} on the test split "
             f"({tested}). Keep {baseline}."
         ),
         "contradicted": (
-            f"Test contradicts validation: {leads} and is behind it on the test split ({tested}). "
-            f"The two are not distinguishable. Keep {baseline}."
+            f"Test contradicts validation: {leads} but trails on the test split ({tested}). "
+            f"The two cannot be distinguished. Keep {baseline}."
         ),
         "not_distinguishable": (
-            f"No loss is shown to be better than {baseline}: {leads}, and on the test split the two are not "
-            f"distinguishable ({tested})."
+            f"No loss is shown to be better than {baseline}: {leads}, but on the test split the two cannot be "
+            f"distinguished ({tested})."
         ),
     }[claim["verdict"]]
 
@@ -224,11 +227,11 @@ def _untested(comparison: Mapping[str, Any], leads: str, test: str, tested: str)
     if claim["difference"]["patients_only"]:
         return (
             f"Nothing is claimed from one seed: {leads}; on the test split the difference in {test} is {difference}, "
-            "of which the luck of training is an unknown part."
+            "and an unknown part of it is luck in training."
         )
     return (
-        f"Nothing is claimed: {leads}; on the test split the difference in {test} is {difference}, and neither "
-        f"{comparison['unit']} nor seeds vary, so there is nothing to test it with."
+        f"Nothing is claimed: {leads}; on the test split the difference in {test} is {difference}, but neither "
+        f"{comparison['unit']} nor seeds vary, so it cannot be tested."
     )
 
 
@@ -238,21 +241,21 @@ def _about_baseline(comparison: Mapping[str, Any], test: str) -> str:
     following, difference = claim["tested"], claim["difference"]
     chosen = f"Keep {baseline}, the baseline: no other loss did better on validation"
     if difference is None:
-        return f"{chosen}, and {test} is not defined for {following}, the next one."
+        return f"{chosen}, and {test} is not defined for the runner-up, {following}."
     tested = f"{test}: {gap(difference)}, {p_text(difference['p'])}"
     if difference["p"] is None:
-        return f"{chosen}. That is no proof: {following}, the next one, was not tested against it ({tested})."
+        return f"{chosen}. That is no proof: the runner-up, {following}, was not tested against it ({tested})."
     gain = (-1 if lower_is_better(claim["metric"]) else 1) * difference["mean"]
     if difference["p"] > 1 - comparison["inference"]["confidence"]:
         return (
-            f"{chosen}. That is no proof that none is: on the test split {following}, the next one, is not "
-            f"distinguishable from it ({tested})."
+            f"{chosen}. That does not prove that none is better: on the test split, the runner-up, {following}, cannot "
+            f"be distinguished from it ({tested})."
         )
     if gain < 0:
-        return f"{chosen}, and on the test split {following}, the next one, is clearly behind ({tested})."
+        return f"{chosen}, and on the test split the runner-up, {following}, is clearly worse ({tested})."
     return (
-        f"Test contradicts validation, which chose {baseline}, the baseline: on the test split {following}, the next "
-        f"one, is better ({tested}). Keep {baseline} until more {comparison['unit']} or seeds say which holds."
+        f"Test contradicts validation, which chose {baseline}, the baseline: on the test split the runner-up, "
+        f"{following}, is better ({tested}). Keep {baseline} until more {comparison['unit']} or seeds settle it."
     )
 
 
@@ -281,7 +284,7 @@ def _models(comparison: Mapping[str, Any]) -> str:
     claim = comparison["claim"]
     own, other = (_count(comparison, loss) for loss in (claim["tested"], claim["baseline"]))
     what = "seeds" if comparison["folds"] is None else "models"
-    return f"{own} {what} a loss" if own == other else f"{own} and {other} {what}"
+    return f"{own} {what} per loss" if own == other else f"{own} and {other} {what}"
 
 
 def _time(more: int, minutes: float | None) -> str:

@@ -118,7 +118,7 @@ def _conditions(rule: GateRule, candidate: Mapping[str, float], reference: Refer
     if rule.min_absolute_change is None and rule.superior is None and rule.non_inferior is None:
         return conditions
     if reference is None:
-        return [*conditions, (True, f"{rule.metric}: no champion and no baseline to be held against")]
+        return [*conditions, (True, f"{rule.metric}: no champion or baseline to compare with")]
     if reference.is_candidate:
         return [*conditions, (True, f"{rule.metric}: the candidate is {reference.name} itself")]
     if rule.min_absolute_change is not None:
@@ -133,13 +133,13 @@ def _conditions(rule: GateRule, candidate: Mapping[str, float], reference: Refer
 def _floor(rule: GateRule, threshold: float, candidate: Mapping[str, float]) -> tuple[bool, str]:
     value = _finite(candidate, rule.metric)
     if value is None:
-        return False, f"{rule.metric} of the candidate is not known, so it cannot be held against {threshold:g}"
+        return False, f"{rule.metric} of the candidate is not known, so it cannot be compared with {threshold:g}"
     if rule.greater_is_better:
         passed = value >= threshold - _ROUNDING
         relation = "reaches the floor of" if passed else "is below the floor of"
     else:
         passed = value <= threshold + _ROUNDING
-        relation = "keeps below the ceiling of" if passed else "is above the ceiling of"
+        relation = "stays below the ceiling of" if passed else "is above the ceiling of"
     return passed, f"{rule.metric} {value:.4f} {relation} {threshold:g}"
 
 

@@ -31,7 +31,8 @@ def describe(candidate: Candidate, judged: Judged) -> str:
         candidate.advice,
         f"{candidate.choice}.",
         f"{candidate.card['backbone']} trained with {candidate.loss} (seed {candidate.seed}), decided by "
-        f"{candidate.decision}. {', '.join(values)}. Values of val_* flatter: validation chose the epoch and the loss.",
+        f"{candidate.decision}. {', '.join(values)}. Values of val_* are flattering: "
+        "validation chose the epoch and the loss.",
         "\n".join(f"- {remark}" for remark in judged.verdict.remarks),
     ]
     text = "\n\n".join(paragraphs)

@@ -32,7 +32,7 @@ def output_columns(label_space: LabelSpace) -> list[str]:
 
 
 def output_table(predictions: Sequence[Prediction], label_space: LabelSpace) -> pd.DataFrame:
-    """``predictions`` as a table with ``output_columns``, one row an image."""
+    """``predictions`` as a table with ``output_columns``, one row per image."""
     rows = [[p.grade, *p.probabilities.values()] for p in predictions]
     return pd.DataFrame(rows, columns=output_columns(label_space))
 

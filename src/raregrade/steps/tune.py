@@ -29,7 +29,7 @@ def tune(
 ) -> dict[str, Any]:
     """Run the study of ``section.loss`` to its end, or go on with it, and write the folder ``out``.
 
-    Files: ``best.yaml`` (what is returned), ``trials.csv`` (one row a trial), ``figures``.
+    Files: ``best.yaml`` (what is returned), ``trials.csv`` (one row per trial), ``figures``.
 
     Args:
         section: what ``config.section(params, "tune", loss)`` returns.

@@ -5,7 +5,7 @@ is down, nor with a process that is killed: the next command that logs to the sa
 ``raregrade sync``. An entry carries the time it was made and may be sent twice: MLflow takes a metric with the same
 name, step, time and value once, and everything else replaces itself.
 
-One folder a run and process below ``.raregrade/tracking`` (``RAREGRADE_SPOOL``): ``about.json``, ``entries.jsonl``,
+One folder per run and process below ``.raregrade/tracking`` (``RAREGRADE_SPOOL``): ``about.json``, ``entries.jsonl``,
 ``sent`` and ``files/``. Its lock is held by the process for as long as that lives. How an entry is sent is the business
 of ``delivery``. No password is written down: the address of the store is there as a hash, and without them for people.
 """

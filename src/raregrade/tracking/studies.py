@@ -1,4 +1,4 @@
-"""A study in MLflow: one run of the step ``tune``, and under it one run a trial.
+"""A study in MLflow: one run of the step ``tune``, and under it one run per trial.
 
 Runs are created by explicit id: workers in processes of their own, on any machine, log into them, and the trial that
 takes the place of a killed one goes on with its run.

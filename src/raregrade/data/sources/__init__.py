@@ -1,4 +1,4 @@
-"""Readers of raw datasets, one module a format. Each yields records that ``prepare`` turns into a store."""
+"""Readers of raw datasets, one module per format. Each yields records that ``prepare`` turns into a store."""
 
 from raregrade.config import DataConfig
 from raregrade.data.sources.base import RawDataset

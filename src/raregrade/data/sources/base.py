@@ -35,7 +35,7 @@ class Record:
         image_id: unique in the dataset.
         group_id: the patient or lesion; its images stay in one split.
         split: train, val or test where the source has a split of its own, else None.
-        label: class index, or one value a class for ``multilabel``: 0.0, 1.0 or NaN (unknown).
+        label: class index, or one value per class for ``multilabel``: 0.0, 1.0 or NaN (unknown).
         source_path: where the image lies, relative to the raw data.
         where: file and row that describe it, for messages ("labels.csv, line 7").
         load: decodes the image to uint8 [size, size, channels]; raises DataError.

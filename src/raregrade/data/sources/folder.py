@@ -92,7 +92,7 @@ def _read_table(path: Path) -> TextTable:
     except FileNotFoundError as err:
         raise DataError(f"{path}: no such file. Set data.table to the CSV file with the labels.") from err
     if not table.rows:
-        raise DataError(f"{path}: the table has no rows. It needs one row an image below the header.")
+        raise DataError(f"{path}: the table has no rows. It needs one row per image below the header.")
     return table
 
 
