@@ -31,6 +31,7 @@ from raregrade.training.loop import fit
 from raregrade.training.reporter import Reporter
 from raregrade.training.result import TrainingDivergedError
 from raregrade.tuning.plan import TunePlan
+from raregrade.tuning.progress import TrialProgress
 from raregrade.tuning.pruning import repeat_step
 from raregrade.tuning.study import StudyPlan, Unit, suggest
 
@@ -184,6 +185,9 @@ class _TrialReporter(Reporter):
         self.repeat = repeat
         self.prune = run.study_plan.config is not None and repeat == 0
         self.resumed_at = 0
+        repeats = len(run.study_plan.units)
+        part = f", repeat {repeat + 1}/{repeats}" if repeats > 1 and not run.study_plan.unit_each else ""
+        self.progress = TrialProgress(f"{run.study_plan.name}: trial {run.trial.number + 1}{part}", epochs)
         self._best = math.nan
         # Asked for once: a trial that took the place of a dead one knows what that one reported.
         self._reported = set(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values)
@@ -197,9 +201,15 @@ class _TrialReporter(Reporter):
         for row in history:
             self._note(row)
 
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float | None) -> None:
+        del images, loss
+        self.progress.step(epoch, step, steps)
+
     def epoch(self, row: dict[str, float], *, best: bool) -> None:
         del best  # the trial's own best is kept here, also of epochs that a dead worker trained
         epoch = int(row["epoch"])
+        if f"val_{self.metric}" in row:
+            self.progress.epoch(self.metric, row[f"val_{self.metric}"])
         self.log.log_epoch({k: v for k, v in row.items() if k != "epoch"}, epoch, self.repeat)
         new = self._note(row)
         if self.prune and new and epoch < self.before + self.judged and self.trial.should_prune():

@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 from raregrade.errors import ConfigError, InterruptedRunError, RaregradeError, UserError
 from raregrade.tracking.studies import StudyLog, open_study_log
 from raregrade.tuning.plan import TunePlan
+from raregrade.tuning.progress import StudyProgress, say
 from raregrade.tuning.storage import SharedStorage, is_sqlite, open_storage
 from raregrade.tuning.study import (
     BROKE_OFF,
@@ -134,10 +135,17 @@ def run_workers(plan: TunePlan, number: int) -> None:
 def _finish(plan: TunePlan, shared: SharedStorage, studies: list[_Open], worker: str, log: StudyLog) -> int:
     """Take trials of ``studies``, the first one's first, until all are finished."""
     finished = 0
+    progress = StudyProgress(plan)
     while True:
         taken = _take(plan, shared, studies, worker)
         if taken is not None:
-            finished += _carry_out(plan, shared, *taken, log)
+            item, trial = taken
+            started = time.monotonic()
+            state = _carry_out(plan, shared, item, trial, log)
+            others = [other.study for other in studies if other is not item]
+            seconds = time.monotonic() - started
+            progress.finished(item.plan, item.study, trial.number, state=state, seconds=seconds, others=others)
+            finished += state != TrialState.FAIL
         elif any(counts(item.study).open for item in studies):
             time.sleep(_POLL_SECONDS)  # others are at work; one of them may die
         else:
@@ -154,23 +162,22 @@ def _take(
     return None
 
 
-def _carry_out(plan: TunePlan, shared: SharedStorage, item: _Open, trial: optuna.Trial, study_log: StudyLog) -> int:
-    """Run ``trial``; 1 where it finished, 0 where another worker has taken it over."""
+def _carry_out(
+    plan: TunePlan, shared: SharedStorage, item: _Open, trial: optuna.Trial, study_log: StudyLog
+) -> TrialState:
+    """Run ``trial``: COMPLETE or PRUNED, or FAIL where another worker has taken it over."""
     log = study_log.trial(f"{item.plan.name} trial {trial.number}", trial.user_attrs.get("run_id"))
-    started = time.monotonic()
     try:
         if log.run_id is not None:
             trial.set_user_attr("run_id", log.run_id)
         with shared.beating(trial._trial_id):
-            state = run_trial(plan, item.plan, trial, log)
+            return run_trial(plan, item.plan, trial, log)
     except UpdateFinishedTrialError:
-        state = TrialState.FAIL
+        return TrialState.FAIL
     except BaseException as err:
         give_back(shared, trial, item.plan, _reason(err))
         log.close("INTERRUPTED" if interrupted(err) else "FAIL", _reason(err))
         raise
-    _say(item, trial, state, time.monotonic() - started)
-    return int(state != TrialState.FAIL)
 
 
 def _reason(err: BaseException) -> str:
@@ -178,21 +185,6 @@ def _reason(err: BaseException) -> str:
     if interrupted(err):
         return "interrupted"
     return f"broke off: {err}" if isinstance(err, RaregradeError) else f"{BROKE_OFF}{type(err).__name__}: {err}"
-
-
-def _say(item: _Open, trial: optuna.Trial, state: TrialState, seconds: float) -> None:
-    """One line a trial on standard error."""
-    frozen = item.study._storage.get_trial(trial._trial_id)
-    done = counts(item.study).finished
-    if state == TrialState.COMPLETE:
-        outcome = f"{item.plan.metric} {frozen.value:.4f}"
-    elif state == TrialState.PRUNED:
-        outcome = str(frozen.user_attrs.get("ended", "stopped"))
-    else:
-        outcome = "was taken over by another worker"
-    values = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in frozen.params.items())
-    line = f"{item.plan.name}: {done}/{item.plan.trials}  {outcome}  {values}".rstrip()
-    print(f"{line}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
 def open_log(shared: SharedStorage, plan: TunePlan) -> StudyLog:
@@ -286,7 +278,7 @@ class _Crew:
                 f"{member.exitcode}). Most often memory ran out: take fewer workers (--workers), and run again."
             )
         cause = f"by signal {-member.exitcode}" if member.exitcode < 0 else f"with exit code {member.exitcode}"
-        print(f"a worker ended {cause}; another one takes its place", file=sys.stderr, flush=True)
+        say(f"a worker ended {cause}; another one takes its place")
         self._start()
 
     def _finished(self) -> int:
