@@ -2,7 +2,7 @@
 # All paths are relative, so that the folder may be called anything, spaces included.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui image test test-slow mutants lint format types lock lock-image clean
+.PHONY: help install demo register ui image test test-slow mutants lint format types lock lock-image clean
 
 INSTALLED := .venv/.installed
 UI_PORT ?= 5000
@@ -38,17 +38,14 @@ $(INSTALLED): requirements.lock requirements-uv.lock pyproject.toml
 
 demo: $(INSTALLED) ## Run the whole pipeline on synthetic images, and print the comparison.
 	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
-	@dvc repro
+	@dvc repro register/dvc.yaml
 	@.venv/bin/raregrade show comparison --registered registered.json
 
+register: $(INSTALLED) ## Bring the comparison up to date, and take its winner through the gate into the registry.
+	@dvc repro register/dvc.yaml
+
 ui: $(INSTALLED) ## Open the runs in MLflow's UI, on port UI_PORT (5000).
-	@uri=$$(python -c 'from raregrade.config import load_params; print(load_params().tracking.uri)') && \
-	case "$$uri" in \
-	http*) echo "The runs are kept by the server at $$uri: open it in a browser." ;; \
-	none) echo "tracking.uri is none in params.yaml: nothing is logged." ;; \
-	*) echo "Open http://127.0.0.1:$(UI_PORT)/#/experiments/1/runs in a browser; Ctrl-C stops the server."; \
-	   MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$uri" --port $(UI_PORT) --workers 1 ;; \
-	esac
+	@raregrade ui --port $(UI_PORT)
 
 image: ## Build the container image with podman or Docker (ENGINE=, IMAGE=, IMAGE_TAG=, TORCH_INDEX=).
 	@python3 infra/docker/build.py --engine "$(ENGINE)" --name "$(IMAGE)" --tag "$(IMAGE_TAG)" --torch-index "$(TORCH_INDEX)"

@@ -67,7 +67,7 @@ def test_the_next_steps_promote_the_version_and_grade_an_image_that_exists(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "Next, try:"
     assert len(lines) == 2 + 3
-    assert "make ui" in lines[2]
+    assert " ui  #" in lines[2]
     assert "promote severity 3 --to champion" in lines[3]
     assert f"predict --model models:/severity/3 {tmp_path / 'images' / 'a.png'}" in lines[4]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raregrade.config import Params, params_from_dict, section, section_keys
+from raregrade.config import Params, StepVersions, params_from_dict, section, section_keys
 from raregrade.errors import ConfigError
 
 STEPS = ("phantom", "prepare", "train", "tune", "train_tuned", "evaluate", "compare", "register")
@@ -19,6 +19,8 @@ LOSS = "cdw_ce"
 
 # Another valid value for keys where adding to the number or flipping the boolean gives none.
 OTHER: dict[str, Any] = {
+    "raregrade.version": "9.9.9",
+    **{f"raregrade.steps.{step}": "9.9.9" for step in StepVersions.model_fields},
     "phantom.flavour": "imbalanced",
     "data.source": "medmnist",
     "data.task": "multiclass",

@@ -109,12 +109,13 @@ def project(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("project")
     for name in ("components", "pipelines", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("dvc.yaml", ".dvcignore", "data/raw/dvc.yaml", "register/dvc.yaml", "plots/epochs.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny))
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
-    run(folder, "dvc", "repro")
+    run(folder, "dvc", "repro", "register/dvc.yaml")
     return folder
 
 

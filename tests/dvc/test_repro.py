@@ -10,12 +10,14 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from raregrade.config import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
+REGISTER = "register/dvc.yaml"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
@@ -35,9 +37,8 @@ def project_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     def make(flavour: str) -> Path:
         file, losses, metric = FLAVOURS[flavour]
         folder = tmp_path_factory.mktemp(flavour)
-        for name in ("dvc.yaml", ".dvcignore"):
-            shutil.copy(ROOT / name, folder)
-        for name in ("components", "pipelines", "src"):
+        copy_stages(folder)
+        for name in ("components", "pipelines"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         params = load_params(ROOT / file).to_dict()
         params["phantom"] |= {"patients": 60, "image_size": 32}
@@ -49,7 +50,7 @@ def project_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         run(folder, "git", "init", "--quiet")
         run(folder, "dvc", "init", "--quiet")
-        run(folder, "dvc", "repro")
+        run(folder, "dvc", "repro", REGISTER)
         return folder
 
     return make
@@ -58,6 +59,13 @@ def project_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture
 def project(project_of: Callable[[str], Path]) -> Path:
     return project_of("ordinal")
+
+
+def copy_stages(folder: Path) -> None:
+    """The files by which DVC knows the project."""
+    for name in ("dvc.yaml", ".dvcignore", "data/raw/dvc.yaml", REGISTER, "plots/epochs.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
 
 
 def run(folder: Path, *command: str) -> str:
@@ -91,21 +99,52 @@ def test_every_stage_leaves_its_outputs(project_of: Callable[[str], Path], flavo
 
 
 def test_a_second_repro_does_nothing(project: Path) -> None:
-    assert ran(run(project, "dvc", "repro")) == set()
+    assert ran(run(project, "dvc", "repro", REGISTER)) == set()
 
 
-def test_dvc_shows_metrics_and_plots(project: Path) -> None:
-    shown = json.loads(run(project, "dvc", "metrics", "show", "--json"))
-    files = shown[""]["data"]
-    assert {f for f in files if f.endswith("metrics.json")} == {
-        "reports/ce/1/metrics.json",
-        "reports/cdw_ce/1/metrics.json",
+def test_dvc_shows_headline_metrics_of_each_loss(project: Path) -> None:
+    shown = json.loads(run(project, "dvc", "metrics", "show", "--json"))[""]["data"]
+    assert list(shown) == ["comparison/metrics.json"]
+    values = shown["comparison/metrics.json"]["data"]
+    assert {loss: set(found) for loss, found in values.items()} == {
+        loss: {"val_qwk", "test_qwk"} for loss in ("ce", "cdw_ce")
     }
-    assert "val_qwk" in files["reports/ce/1/metrics.json"]["data"]
+    assert values["ce"]["val_qwk"] == all_metrics(project / "reports")["ce", "1"]["val_qwk"]
+
+
+def test_dvc_plots_every_training_at_once_and_shows_figures(project: Path) -> None:
     run(project, "dvc", "plots", "show")
     page = (project / "dvc_plots" / "index.html").read_text(encoding="utf-8")
-    assert "history.csv" in page
-    assert "confusion.csv" in page
+    (values,) = re.findall(r'"data": \{"values": (\[.*?\])\}', page)
+    points = {(v["loss"], v["seed"], v["epoch"]): float(v["validation"]) for v in json.loads(values)}
+    assert set(points) == {(loss, "1", epoch) for loss in ("ce", "cdw_ce") for epoch in ("1", "2")}
+    history = pd.read_csv(project / "models" / "ce" / "1" / "history.csv")
+    assert [points["ce", "1", epoch] for epoch in ("1", "2")] == pytest.approx(list(history["val_qwk"]))
+    pictures = {src for src in re.findall(r'<img src="([^"]+)"', page) if (project / "dvc_plots" / src).is_file()}
+    assert {p.removeprefix("static/workspace_") for p in pictures} >= {
+        "reports_ce_1_figures_confusion.png",
+        "comparison_figures_forest_test.png",
+    }
+
+
+def test_an_experiment_changes_what_depends_on_it_and_leaves_the_registry_alone(project: Path) -> None:
+    run(project, "git", "add", "--all")
+    run(project, "git", "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "first")
+    before = (project / "registered.json").read_bytes()
+    versions = registered(project)
+    said = run(project, "dvc", "exp", "run", "-S", "gate=[]", "-S", "losses.cdw_ce.power=4.0")
+    assert ran(said) == {"train@cdw_ce-1", "evaluate@cdw_ce-1", "compare"}
+    assert (project / "registered.json").read_bytes() == before
+    assert registered(project) == versions == 1
+    run(project, "git", "checkout", "--quiet", "--", ".")
+    run(project, "dvc", "checkout")
+
+
+def registered(project: Path) -> int:
+    """How many versions MLflow's registry holds."""
+    from mlflow import MlflowClient
+
+    return len(MlflowClient(f"sqlite:///{project / 'mlflow.db'}").search_model_versions())
 
 
 def test_runs_lie_under_one_parent_with_the_identity_of_data_and_code(project: Path) -> None:
@@ -143,8 +182,20 @@ def test_changing_one_loss_reruns_what_depends_on_it_and_nothing_else(project: P
     try:
         planned = set(re.findall(r"'?(\w+@?[\w-]*)'?:", run(project, "dvc", "status")))
         assert {"train@cdw_ce-1", "train@ce-1"} & planned == {"train@cdw_ce-1"}
-        again = ran(run(project, "dvc", "repro"))
+        again = ran(run(project, "dvc", "repro", REGISTER))
     finally:
         path.write_text(before, encoding="utf-8")
-    assert again == {"train@cdw_ce-1", "evaluate@cdw_ce-1", "compare", "register"}
-    assert ran(run(project, "dvc", "repro")) <= {"compare", "register"}  # the run cache restores the rest
+    registering = f"{REGISTER}:register"
+    assert again == {"train@cdw_ce-1", "evaluate@cdw_ce-1", "compare", registering}
+    # The run cache restores the rest.
+    assert ran(run(project, "dvc", "repro", REGISTER)) <= {"compare", registering}
+
+
+def test_a_step_that_an_upgrade_marks_runs_again_and_no_other_before_it(project: Path) -> None:
+    path = project / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    run(project, "raregrade", "upgrade", "--rerun", "evaluate")
+    try:
+        assert ran(run(project, "dvc", "repro")) == {"evaluate@ce-1", "evaluate@cdw_ce-1"}  # with the same numbers
+    finally:
+        path.write_text(before, encoding="utf-8")

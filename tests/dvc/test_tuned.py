@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ import yaml
 
 from raregrade.config import load_params
 
-from .test_repro import ROOT, ran, run
+from .test_repro import ROOT, copy_stages, ran, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -21,9 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the tuned cross-entropy beside the plain one, reproduced as far as the comparison."""
     folder = tmp_path_factory.mktemp("tuned")
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_stages(folder)
     params = load_params(ROOT / "params.yaml").to_dict()
     params["phantom"] |= {"patients": 60, "image_size": 16}
     params["data"]["image_size"] = 16
@@ -34,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
-    run(folder, "dvc", "repro", "compare")
+    run(folder, "dvc", "repro")
     return folder
 
 
@@ -61,7 +58,7 @@ def test_a_tuned_loss_is_trained_judged_and_compared(project: Path) -> None:
 
 
 def test_unchanged_inputs_rerun_nothing(project: Path) -> None:
-    assert ran(run(project, "dvc", "repro", "compare")) == set()
+    assert ran(run(project, "dvc", "repro")) == set()
 
 
 def test_how_the_work_is_carried_out_reruns_nothing(project: Path) -> None:
@@ -71,7 +68,7 @@ def test_how_the_work_is_carried_out_reruns_nothing(project: Path) -> None:
     params["tune"] |= {"workers": 2, "heartbeat": 30, "storage": "elsewhere.log"}
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     try:
-        assert ran(run(project, "dvc", "repro", "compare")) == set()
+        assert ran(run(project, "dvc", "repro")) == set()
     finally:
         path.write_text(before, encoding="utf-8")
 
@@ -83,7 +80,7 @@ def test_more_trials_rerun_the_study_and_not_what_it_leaves_as_it_was(project: P
     params["tune"]["trials"] = 3
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     try:
-        again = ran(run(project, "dvc", "repro", "compare"))
+        again = ran(run(project, "dvc", "repro"))
     finally:
         path.write_text(before, encoding="utf-8")
     assert "tune@ce" in again

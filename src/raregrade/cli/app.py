@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from raregrade import __version__
-from raregrade.cli import datasets, experiments, models, parameters, pipeline, sync, tuning
+from raregrade.cli import datasets, experiments, models, parameters, pipeline, project, sync, tuning
 from raregrade.cli.commands import add_commands, new_group
 
 app = new_group(
@@ -34,6 +34,6 @@ def _root(
         print(context.get_help())
 
 
-for module in (datasets, experiments, models, parameters, tuning, sync):
+for module in (project, datasets, experiments, models, parameters, tuning, sync):
     add_commands(app, module.COMMANDS)
 app.add_typer(pipeline.app, name="pipeline", no_args_is_help=False)

@@ -60,10 +60,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
     import typer
 
     from raregrade.cli.app import app
+    from raregrade.cli.project_folder import find_project_first
 
     # Typer carries its own copy of click since 0.24 and the original before; this is the class in both.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     command = typer.main.get_command(app)
+    find_project_first(command)
     try:
         with command.make_context("raregrade", list(arguments)) as context:
             command.invoke(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from raregrade.tracking import Tracking
 
 PARAMS = Path("params.yaml")
-ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameters file.")]
+ParamsOption = Annotated[
+    Path,
+    typer.Option("--params", metavar="FILE", help="The parameters file; by default the nearest params.yaml upwards."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one key of the parameters. Repeatable."),
@@ -54,9 +58,17 @@ class ParamsOptions:
 
 def read_params(path: Path, overrides: list[str] | None, presets: Sequence[str | Path] | None = None) -> Params:
     """The validated parameters of a command. Raises ConfigError."""
+    from raregrade import __version__
     from raregrade.config import load_params
 
-    return load_params(path, overrides or (), presets or ())
+    config = load_params(path, overrides or (), presets or ())
+    if config.raregrade.version != __version__:
+        print(
+            f"{path} was made for raregrade {config.raregrade.version} and this is {__version__}: "
+            "`raregrade upgrade` says what changed.",
+            file=sys.stderr,
+        )
+    return config
 
 
 def tracking_of(params: Params) -> Tracking:

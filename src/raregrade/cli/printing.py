@@ -51,12 +51,12 @@ def print_next_steps(result: Mapping[str, Any], raw_data: str) -> None:
     """Print three commands to go on with, after registered.json ``result``; ``raw_data`` holds an image to grade."""
     image = min(Path(raw_data).rglob("*.png"), default="IMAGE")
     model = f"models:/{result['name']}/{result['version']}"
-    steps = {"make ui": "the runs, in MLflow's UI"}
+    steps = {f"{_program()} ui": "the runs, in MLflow's UI"}
     if result["registered"]:
         steps[f"{_program()} promote {result['name']} {result['version']} --to champion"] = "put it to use"
         steps[f"{_program()} predict --model {model} {image}"] = "grade an image"
     else:
-        steps["dvc metrics show"] = "every metric of every model"
+        steps["dvc metrics show"] = "the metric that chose, for each loss"
         steps[f"{_program()} models"] = "what is registered so far"
     print("\nNext, try:")
     for command, purpose in steps.items():

@@ -10,7 +10,7 @@ from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
 from raregrade.config.load import dump_params, load_params, merged_params, params_from_dict
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.metrics import LOWER_IS_BETTER, METRIC_TASKS
-from raregrade.config.model import LossChoice, Params, PhantomConfig, TrackingConfig
+from raregrade.config.model import LossChoice, MadeFor, Params, PhantomConfig, StepVersions, TrackingConfig
 from raregrade.config.sections import (
     CompareSection,
     EvaluateSection,
@@ -40,6 +40,7 @@ __all__ = [
     "GateRule",
     "LossChoice",
     "LossParams",
+    "MadeFor",
     "Params",
     "PhantomConfig",
     "PhantomSection",
@@ -47,6 +48,7 @@ __all__ = [
     "RegisterConfig",
     "RegisterSection",
     "SplitConfig",
+    "StepVersions",
     "StudyConfig",
     "StudyStorage",
     "TrackingConfig",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from raregrade import __version__
 from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
@@ -51,8 +52,34 @@ class TrackingConfig(ConfigModel):
     experiment: str = Field("raregrade", min_length=1)
 
 
+VersionText = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(\+\d+)?$")]
+
+
+class StepVersions(ConfigModel):
+    """The version of raregrade that the results of each step are from: DVC runs a step again where it changes.
+
+    ``+N`` after it counts how often a step was marked to run again without a new version.
+    """
+
+    phantom: VersionText = __version__
+    prepare: VersionText = __version__
+    train: VersionText = __version__
+    tune: VersionText = __version__
+    evaluate: VersionText = __version__
+    compare: VersionText = __version__
+
+
+class MadeFor(ConfigModel):
+    """The version of raregrade that params.yaml was made for. ``raregrade upgrade`` writes this section."""
+
+    version: VersionText = __version__
+    steps: StepVersions = StepVersions()
+
+
 class Params(ConfigModel):
     """The whole of params.yaml."""
+
+    raregrade: MadeFor = MadeFor()
 
     seed: int = Field(35, ge=0, lt=2**31)
     phantom: PhantomConfig = PhantomConfig()

@@ -25,7 +25,7 @@ from raregrade.errors import DataError
 from raregrade.evaluation.alarms import find_alarms
 from raregrade.evaluation.candidates import SPLITS, Candidate, read_candidates
 from raregrade.evaluation.claim import claim_of, difference_to_json, recommended
-from raregrade.evaluation.comparison_page import COMPARISON_FILES, RunFacts, write_comparison
+from raregrade.evaluation.comparison_page import COMPARISON_FILES, EPOCHS, RunFacts, write_comparison, write_epochs
 from raregrade.evaluation.decision_fit import applicable_decisions
 from raregrade.evaluation.intervals import class_of_metric, enough_patients, positive_groups
 from raregrade.evaluation.limits import scaled_limits
@@ -77,7 +77,8 @@ def compare_candidates(
     """Compare candidates that were read and checked, and write the comparison folder.
 
     Files: ``comparison.json`` (what is returned), ``table.csv`` (one row per loss), ``table.md``, ``per_seed.csv``,
-    ``comparison.html``, ``figures/*.png``, and ``run.json``: what is known of this run and is no result.
+    ``comparison.html``, ``figures/*.png``, ``metrics.json`` (headline metrics of each loss), ``epochs.csv`` (every
+    epoch of every training), and ``run.json``: what is known of this run and is no result.
 
     Args:
         candidates: loss → its models.
@@ -161,6 +162,7 @@ def compare_candidates(
     known = RunFacts() if facts is None else facts(Look.of(candidates), comparison["dataset"])
     with atomic_folder(out) as folder:
         write_comparison(comparison, space, folder, known)
+        write_epochs(candidates, folder / EPOCHS)
     return comparison
 
 

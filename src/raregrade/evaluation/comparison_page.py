@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from raregrade.evaluation import figures
-from raregrade.evaluation.candidates import SPLITS
+from raregrade.evaluation.candidates import SPLITS, Candidate
 from raregrade.evaluation.html import figure, render
 from raregrade.evaluation.naming import MEANINGS
-from raregrade.evaluation.report import write_json
+from raregrade.evaluation.report import HISTORY, write_json
 from raregrade.evaluation.table import (
     RUN_FILE,
     loss_table,
@@ -33,7 +36,10 @@ from raregrade.evaluation.words import (
 from raregrade.labels import LabelSpace
 
 PAGE = "comparison.html"
-COMPARISON_FILES = frozenset({"comparison.json", PAGE, RUN_FILE, "table.csv", "table.md", "per_seed.csv", "figures"})
+METRICS, EPOCHS = "metrics.json", "epochs.csv"
+COMPARISON_FILES = frozenset(
+    {"comparison.json", PAGE, RUN_FILE, METRICS, EPOCHS, "table.csv", "table.md", "per_seed.csv", "figures"}
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path
     loss_table(comparison).to_csv(folder / "table.csv", index=False)
     seed_table(comparison).to_csv(folder / "per_seed.csv", index=False)
     (folder / "table.md").write_text(markdown_table(comparison), encoding="utf-8")
+    write_json(folder / METRICS, headline_values(comparison))
     context = {
         "title": heading(comparison),
         "comparison": comparison,
@@ -79,6 +86,34 @@ def write_comparison(comparison: dict[str, Any], space: LabelSpace, folder: Path
         "figures": _draw(comparison, space, folder / "figures"),
     }
     (folder / PAGE).write_text(render("comparison.html.j2", context), encoding="utf-8")
+
+
+def headline_values(comparison: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Loss → the metric that chose, on validation and test, the mean over seeds: for ``dvc metrics show``."""
+    names = [f"{split}_{comparison['selection_metric']}" for split in SPLITS]
+    return {
+        loss: {name: entry["metrics"][name]["mean"] for name in names if name in entry["metrics"]}
+        for loss, entry in comparison["losses"].items()
+    }
+
+
+def write_epochs(candidates: Mapping[str, Sequence[Candidate]], path: Path) -> None:
+    """Every epoch of every training in one table, for DVC's plots.
+
+    Columns: ``loss``, ``seed``, ``fold`` (empty without cross-validation), ``epoch``, ``train_loss``, and
+    ``validation``, the value of ``metric``. No file is written where no report holds its model's history.
+    """
+    tables = [_epochs(c) for members in candidates.values() for c in members if (c.path / HISTORY).is_file()]
+    if tables:
+        pd.concat(tables, ignore_index=True).to_csv(path, index=False)
+
+
+def _epochs(candidate: Candidate) -> pd.DataFrame:
+    history = pd.read_csv(candidate.path / HISTORY)
+    metric = next(name for name in history.columns if name.startswith("val_"))
+    about = {"loss": candidate.loss, "seed": candidate.seed, "fold": candidate.fold}
+    values = {name: history.get(name) for name in ("epoch", "train_loss")}
+    return pd.DataFrame({**about, **values, "metric": metric.removeprefix("val_"), "validation": history[metric]})
 
 
 def _draw(comparison: dict[str, Any], space: LabelSpace, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ CSV: no times, no host names.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,8 +49,9 @@ _CLASS_METRICS = {
     "f1": "F1",
     "auroc": "AUROC",
 }
+HISTORY = "history.csv"
 REPORT_FILES = frozenset(
-    {"predictions.parquet", "metrics.json", "report.json", "report.html", "confusion.csv", "figures"}
+    {"predictions.parquet", "metrics.json", "report.json", "report.html", "confusion.csv", HISTORY, "figures"}
 )
 
 
@@ -64,6 +66,7 @@ class Judged:
         decision: how probabilities become predictions; None: the rule of the task.
         data_warnings: what is odd about the dataset, one sentence each.
         alarms: when to raise one.
+        history: the model's training, a row per epoch, as a CSV file; None where it is not known.
         confidence: of the intervals.
     """
 
@@ -72,6 +75,7 @@ class Judged:
     decision: FittedDecision | None = None
     data_warnings: Sequence[str] = ()
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    history: Path | None = None
     confidence: float = 0.95
 
     def rule(self, label_space: LabelSpace) -> Decision:
@@ -85,7 +89,7 @@ def write_report(predictions: Predictions, out: Path, judged: Judged) -> dict[st
     Files: ``predictions.parquet``, ``metrics.json`` (flat: ``val_qwk``, ``test_f1_<class>``, …), ``report.json``
     (what was judged and how it was decided, intervals, alarms, per-class table), ``confusion.csv`` (``actual``,
     ``predicted``, one row per image; for ``multilabel`` one row per known label, ``present`` or ``absent``),
-    ``figures/*.png``, ``report.html``.
+    ``figures/*.png``, ``report.html``, and a copy of ``judged.history``.
 
     Args:
         predictions: with rows of val, test or both; train rows are not judged.
@@ -107,6 +111,8 @@ def write_report(predictions: Predictions, out: Path, judged: Judged) -> dict[st
         write_json(folder / "metrics.json", metrics, sort=True)
         write_json(folder / "report.json", report, sort=True)
         _confusion_table(predictions, splits[-1], decision).to_csv(folder / "confusion.csv", index=False)
+        if judged.history is not None:
+            shutil.copyfile(judged.history, folder / HISTORY)
         pictures = _draw(predictions, splits[-1], report, decision, folder / "figures")
         page = render("report.html.j2", _page(predictions, report, metrics, decision, pictures))
         (folder / "report.html").write_text(page, encoding="utf-8")

@@ -30,7 +30,7 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
     """
     from raregrade.evaluation.decision_fit import fit_decision
     from raregrade.evaluation.predictions import make_predictions
-    from raregrade.evaluation.report import Judged, write_report
+    from raregrade.evaluation.report import HISTORY, Judged, write_report
     from raregrade.models.folder import load_model, read_card, weights_sha256
 
     card = read_card(model)
@@ -62,6 +62,7 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
             decision=fit_decision(predictions, section.evaluate, loaded.decision, section.selection_metric),
             data_warnings=dataset.info.get("warnings", []),
             alarms=section.alarms,
+            history=history if (history := model / HISTORY).is_file() else None,
         )
         metrics = write_report(predictions, out, judged)
         run.log_params({"loss": loss, "kind": card["loss"]["kind"], "seed": seed})

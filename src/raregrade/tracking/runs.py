@@ -216,8 +216,9 @@ class _LoggedRun(StepRun):
 
 
 def _params_hash(params: Params) -> str:
-    """Where runs are logged changes nothing in what is computed, so ``tracking`` does not count."""
+    """Neither where runs are logged nor the installed version changes what is computed, so they do not count."""
     content = {key: value for key, value in params.to_dict().items() if key != "tracking"}
+    del content["raregrade"]["version"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
