@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,18 +26,68 @@ def test_a_table_without_rows_prints_its_heads(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "image  grade\n"
 
 
-def test_a_table_on_a_terminal_is_drawn_and_takes_brackets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.openpty()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    with os.fdopen(writer, "w") as terminal:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        print_table(["image", "grade"], ROWS)
-        terminal.flush()
-        text = os.read(reader, 65536).decode()
-    os.close(reader)
+def plain(text: str) -> str:
+    """What a person sees of ``text``: no colours, no carriage returns."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "")
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """``on_a_terminal(columns, rows, width)``: what a terminal of that width is sent."""
+
+    def drawn(columns: list[str], rows: list[list[str]], width: int = 80) -> str:
+        reader, writer = os.openpty()
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", str(width))
+        with os.fdopen(writer, "w") as terminal, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", terminal)
+            print_table(columns, rows)
+        parts = []
+        with os.fdopen(reader, "rb", buffering=0) as screen, suppress(OSError):  # Linux ends with an error
+            while part := screen.read(65536):
+                parts.append(part)
+        return b"".join(parts).decode()
+
+    return drawn
+
+
+def test_a_table_on_a_terminal_is_drawn_and_takes_brackets_as_they_are(on_a_terminal: Callable[..., str]) -> None:
+    text = on_a_terminal(["image", "grade"], ROWS)
     assert "─" in text
     assert "[bold]mild" in text
+
+
+def test_a_terminal_gets_colour_unless_no_color_is_set(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[1;36m" in on_a_terminal(["image", "grade"], ROWS)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "36m" not in on_a_terminal(["image", "grade"], ROWS)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_table_fits_the_terminal_and_names_the_columns_that_it_leaves_out(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    columns = ["name", "loss", *(f"test_metric_{i}" for i in range(8))]
+    text = on_a_terminal(columns, [["severity", "cdw_ce", *["0.1234"] * 8]], width)
+    table, _, note = plain(text).partition("Not shown, for want of width: ")
+    assert all(len(line.rstrip()) <= width for line in table.splitlines())
+    left_out = [column for column in columns if column not in table]
+    assert bool(left_out) == (width < 200)
+    assert note.partition(". ")[0] == ", ".join(left_out)
+    assert {"severity", "cdw_ce"} <= set(table.split())
+
+
+def test_long_sentences_wrap_before_a_column_is_left_out(
+    on_a_terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = on_a_terminal(["preset", "what it is"], [["short", "few words " * 20]], 60)
+    assert "Not shown" not in text
+    assert max(len(line.rstrip()) for line in plain(text).splitlines()) <= 60
 
 
 RESULT = {

@@ -29,6 +29,15 @@ def comparison(tmp_path: Path, report, graded, compare_section) -> Comparison:
     return compare_reports(paths, compare_section(tuple(errors), (1, 2)), tmp_path / "out")
 
 
+def test_a_narrow_terminal_gets_fewer_metrics_and_wrapped_sentences(comparison: Comparison) -> None:
+    wide, narrow = format_table(comparison).splitlines(), format_table(comparison, 90).splitlines()
+    assert narrow[0] == wide[0][: len(narrow[0])]
+    assert len(narrow[0]) <= 90 < len(wide[0])
+    assert all(len(line) <= 90 for line in format_summary(comparison, width=90).splitlines())
+    assert format_summary(comparison, width=90).split()[-20:] == format_summary(comparison).split()[-20:]
+    assert "vs ce, test" in format_table(comparison, 20), "what the choice rests on stays"
+
+
 def test_the_terminal_table_is_aligned_and_marks_what_is_recommended(comparison: Comparison) -> None:
     lines = format_table(comparison).splitlines()
     assert lines[0].split()[:4] == ["loss", "val", "QWK", "(chose)"]

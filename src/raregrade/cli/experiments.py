@@ -16,7 +16,7 @@ from raregrade.cli.options import (
     read_json,
     tracking_of,
 )
-from raregrade.cli.printing import print_next_steps, print_registration, print_table
+from raregrade.cli.printing import print_next_steps, print_registration, print_table, terminal_width
 from raregrade.errors import UserError
 
 _COMPARE = "`raregrade compare` writes it."
@@ -218,7 +218,7 @@ def _print_comparison(comparison: dict[str, Any], folder: Path) -> None:
 
     facts = folder / RUN_FILE
     try:
-        text = format_summary(comparison, read_json(facts, _COMPARE) if facts.is_file() else None)
+        text = format_summary(comparison, read_json(facts, _COMPARE) if facts.is_file() else None, terminal_width())
     except (KeyError, TypeError, AttributeError) as err:
         raise UserError(f"{folder / 'comparison.json'} is not a comparison. {_COMPARE}") from err
     print(text)

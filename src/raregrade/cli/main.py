@@ -88,8 +88,14 @@ def _refuse(message: str, code: int, error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(f"raregrade: {message}", file=sys.stderr)
+    print(f"{_in_red('raregrade:')} {message}", file=sys.stderr)
     return code
+
+
+def _in_red(text: str) -> str:
+    """``text`` in red on a terminal with colours; NO_COLOR turns them off."""
+    colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\033[31m{text}\033[0m" if colours else text
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raregrade.cli.options import read_json
-from raregrade.cli.printing import print_registration, print_table
+from raregrade.cli.printing import print_registration, print_table, terminal_width
 
 _INCOMPLETE = "The run is incomplete."
 
@@ -50,7 +50,7 @@ def _print_comparison(folder: Path) -> Path:
     home = folder / "comparison" if over_folds.is_file() else folder
     comparison = read_json(home / "comparison.json", _INCOMPLETE)
     facts = home / RUN_FILE
-    print(format_summary(comparison, read_json(facts, _INCOMPLETE) if facts.is_file() else None))
+    print(format_summary(comparison, read_json(facts, _INCOMPLETE) if facts.is_file() else None, terminal_width()))
     if over_folds.is_file():
         _print_folds(read_json(over_folds, _INCOMPLETE), f"val_{comparison['selection_metric']}")
     return home / "comparison.html"

@@ -5,6 +5,7 @@ Works on the content of comparison.json alone and imports nothing heavy, so that
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 
 # Beside comparison.json: what is known of the run that made it, and does not follow from its reports.
 RUN_FILE = "run.json"
+# The mark, the loss, the selection metric on both splits, and the difference from the baseline.
+_ALWAYS_SHOWN = 5
 
 
-def format_summary(comparison: dict[str, Any], facts: Mapping[str, Any] | None = None) -> str:
+def format_summary(comparison: dict[str, Any], facts: Mapping[str, Any] | None = None, width: int | None = None) -> str:
     """What was odd about the data, the table, then the verdict with its power.
 
     Args:
         comparison: content of comparison.json.
         facts: content of run.json; None where there is none.
+        width: of the terminal, into which all of it is fitted; None changes nothing.
     """
     facts = facts or {}
     warnings = [f"warning: {text}" for text in comparison["data_warnings"]]
@@ -45,11 +49,17 @@ def format_summary(comparison: dict[str, Any], facts: Mapping[str, Any] | None =
         sentence_on_rules(comparison),
         looks_line(comparison, facts.get("test_looks")),
     ]
-    return "\n\n".join(part for part in ("\n".join(warnings), format_table(comparison), *last) if part)
+    table = format_table(comparison, width)
+    if width is not None:
+        warnings, last = [_wrap(text, width) for text in warnings], [_wrap(text, width) for text in last]
+    return "\n\n".join(part for part in ("\n".join(warnings), table, *last) if part)
 
 
-def format_table(comparison: dict[str, Any]) -> str:
-    """The comparison as an aligned table for a terminal: plain ASCII but for names, no trailing newline."""
+def format_table(comparison: dict[str, Any], width: int | None = None) -> str:
+    """The comparison as an aligned table for a terminal: plain ASCII but for names, no trailing newline.
+
+    Where a ``width`` is given and the table is wider, it goes without its last metrics, which are in table.csv.
+    """
     selection = comparison["selection_metric"]
     test = f"test_{selection}"
     columns = [f"val_{selection}", test, *(f"test_{m}" for m in _shown(comparison, 3)[1:])]
@@ -62,11 +72,21 @@ def format_table(comparison: dict[str, Any]) -> str:
         cells = [cell(entry["metrics"].get(name), with_bounds=i == 1) for i, name in enumerate(columns)]
         rows.append([mark, loss, cells[0], cells[1], _gap(comparison, loss, test), *cells[2:]])
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    while width is not None and sum(widths) + 2 * len(widths) - 2 > width and len(widths) > _ALWAYS_SHOWN:
+        widths.pop()
+    heads, rows = heads[: len(widths)], [row[: len(widths)] for row in rows]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", _legend(comparison, "* recommended", "! raises an alarm")])
+    legend = _legend(comparison, "* recommended", "! raises an alarm")
+    return "\n".join([*lines, "", legend if width is None else _wrap(legend, width)])
+
+
+def _wrap(text: str, width: int) -> str:
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines()
+    )
 
 
 def markdown_table(comparison: dict[str, Any]) -> str:
