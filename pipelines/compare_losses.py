@@ -9,22 +9,16 @@ from typing import Any
 from kfp import dsl
 
 from raregrade.config import Params
-from raregrade.kubeflow.components.compare_models.component import compare_models
-from raregrade.kubeflow.components.register_model.component import register_model
 from raregrade.kubeflow.environments import Environment
 from raregrade.kubeflow.pipelines.tasks import (
-    Log,
     RawData,
+    Tasks,
     compare_argument,
     data_arguments,
-    dataset_of,
-    exit_task,
     log_arguments,
     loop_items,
     sections,
-    trained_and_evaluated,
 )
-from raregrade.kubeflow.resources import place
 
 
 def build(environment: Environment | None) -> Any:
@@ -49,22 +43,12 @@ def build(environment: Environment | None) -> Any:
         experiment: str = "raregrade",
     ) -> None:
         """See ``arguments`` for what each argument holds."""
-        log = Log(tracking_uri, experiment)
-        with dsl.ExitHandler(exit_task("compare_losses", log, environment), name="pipeline"):
-            dataset = dataset_of(RawData(raw_data, data_repo, data_revision, store), prepare, log, environment)
+        tasks = Tasks("compare_losses", environment, tracking_uri, experiment)
+        with tasks.exit_handler():
+            dataset = tasks.dataset(RawData(raw_data, data_repo, data_revision, store), prepare)
             with dsl.ParallelFor(items=runs, name="losses-and-seeds") as run:
-                model, report = trained_and_evaluated(run, evaluate, dataset, log, environment)
-            compared = compare_models(section=compare, reports=dsl.Collected(report), **log.arguments())
-            place(compared, "light", environment)
-            registered = register_model(
-                section=register,
-                comparison=compared.outputs["comparison"],
-                models=dsl.Collected(model),
-                dataset=dataset,
-                **log.arguments(),
-            )
-            registered.set_caching_options(False)
-            place(registered, "light", environment)
+                model, report = tasks.train_and_evaluate(run, evaluate, dataset)
+            tasks.compare_and_register(compare, register, dataset, reports=report, models=model)
 
     return compare_losses
 

@@ -12,17 +12,13 @@ from raregrade.config import Params, section
 from raregrade.kubeflow.components.compare_folds.component import compare_folds
 from raregrade.kubeflow.environments import Environment
 from raregrade.kubeflow.pipelines.tasks import (
-    Log,
     RawData,
+    Tasks,
     compare_argument,
     data_arguments,
-    dataset_of,
-    exit_task,
     log_arguments,
     sections,
-    trained_and_evaluated,
 )
-from raregrade.kubeflow.resources import place
 from raregrade.kubeflow.task_io import section_to_argument
 
 
@@ -45,13 +41,12 @@ def build(environment: Environment | None) -> Any:
         experiment: str = "raregrade",
     ) -> None:
         """See ``arguments`` for what each argument holds."""
-        log = Log(tracking_uri, experiment)
-        with dsl.ExitHandler(exit_task("cross_validate", log, environment), name="pipeline"):
-            dataset = dataset_of(RawData(raw_data, data_repo, data_revision, store), prepare, log, environment)
+        tasks = Tasks("cross_validate", environment, tracking_uri, experiment)
+        with tasks.exit_handler():
+            dataset = tasks.dataset(RawData(raw_data, data_repo, data_revision, store), prepare)
             with dsl.ParallelFor(items=runs, name="losses-seeds-and-folds") as run:
-                _, report = trained_and_evaluated(run, evaluate, dataset, log, environment)
-            compared = compare_folds(section=compare, reports=dsl.Collected(report), dataset=dataset, **log.arguments())
-            place(compared, "light", environment)
+                _, report = tasks.train_and_evaluate(run, evaluate, dataset)
+            tasks.add(compare_folds, "light", section=compare, reports=dsl.Collected(report), dataset=dataset)
 
     return cross_validate
 

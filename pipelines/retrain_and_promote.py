@@ -13,24 +13,18 @@ from kfp import dsl
 
 from raregrade.config import Params, section
 from raregrade.config.tuning import untuned_name
-from raregrade.kubeflow.components.compare_models.component import compare_models
 from raregrade.kubeflow.components.evaluate_champion.component import evaluate_champion
 from raregrade.kubeflow.components.promote_model.component import promote_model
 from raregrade.kubeflow.components.read_champion.component import read_champion
-from raregrade.kubeflow.components.register_model.component import register_model
 from raregrade.kubeflow.environments import Environment
 from raregrade.kubeflow.pipelines.tasks import (
-    Log,
     RawData,
+    Tasks,
     compare_argument,
     data_arguments,
-    dataset_of,
-    exit_task,
     log_arguments,
     sections,
-    trained_and_evaluated,
 )
-from raregrade.kubeflow.resources import place
 from raregrade.kubeflow.task_io import section_to_argument
 
 
@@ -55,51 +49,46 @@ def build(environment: Environment | None) -> Any:
         experiment: str = "raregrade",
     ) -> None:
         """See ``arguments`` for what each argument holds."""
-        log = Log(tracking_uri, experiment)
-        with dsl.ExitHandler(exit_task("retrain_and_promote", log, environment), name="pipeline"):
-            champion = read_champion(
-                default=default, compare=compare, register=register, store=store, **log.arguments()
+        tasks = Tasks("retrain_and_promote", environment, tracking_uri, experiment)
+        with tasks.exit_handler():
+            champion = tasks.add(
+                read_champion,
+                "light",
+                cache=False,
+                default=default,
+                compare=compare,
+                register=register,
+                store=store,
+            ).outputs
+            dataset = tasks.dataset(
+                RawData(raw_data, data_repo, data_revision, store), prepare, previous=champion["previous"]
             )
-            champion.set_caching_options(False)
-            place(champion, "light", environment)
-            dataset = dataset_of(
-                RawData(raw_data, data_repo, data_revision, store),
-                prepare,
-                log,
-                environment,
-                previous=champion.outputs["previous"],
-            )
-            judged = evaluate_champion(
-                section=evaluate, champion_model=champion.outputs["champion_model"], dataset=dataset, **log.arguments()
-            )
-            place(judged, "evaluate", environment)
-            # The items of the loop are an output of a task: nothing else of it may enter the loop (see `tasks`).
-            with dsl.ParallelFor(items=champion.outputs["Output"], name="seeds") as run:
-                model, report = trained_and_evaluated(run, evaluate, dataset, log, environment)
-            compared = compare_models(
-                section=champion.outputs["comparison"],
-                reports=dsl.Collected(report),
-                reference=judged.outputs["report"],
-                **log.arguments(),
-            )
-            place(compared, "light", environment)
-            registered = register_model(
-                section=register,
-                comparison=compared.outputs["comparison"],
-                models=dsl.Collected(model),
+            evaluated = tasks.add(
+                evaluate_champion,
+                "evaluate",
+                section=evaluate,
+                champion_model=champion["champion_model"],
                 dataset=dataset,
-                **log.arguments(),
             )
-            registered.set_caching_options(False)
-            place(registered, "evaluate", environment)
-            promoted = promote_model(
+            # The items of the loop are an output of a task: nothing else of it may enter the loop (see `tasks`).
+            with dsl.ParallelFor(items=champion["Output"], name="seeds") as run:
+                model, report = tasks.train_and_evaluate(run, evaluate, dataset)
+            registered = tasks.compare_and_register(
+                champion["comparison"],
+                register,
+                dataset,
+                reports=report,
+                models=model,
+                reference=evaluated.outputs["report"],
+            )
+            tasks.add(
+                promote_model,
+                "evaluate",
+                cache=False,
                 section=register,
                 registration=registered.outputs["registration"],
                 dataset=dataset,
-                **log.arguments(),
             )
-            promoted.set_caching_options(False)
-            place(promoted, "evaluate", environment)
 
     return retrain_and_promote
 

@@ -1,7 +1,6 @@
-"""Groups of tasks that several pipelines have in common, placed for an environment.
+"""What the pipelines have in common: their tasks, while a pipeline is being built, and their arguments.
 
-What a task does is its component's business, what it is given on a cluster ``resources``', what a pipeline
-is for its own module's. Called while a pipeline is being built.
+What a task does is its component's business, what it is given on a cluster ``resources``'.
 """
 
 from __future__ import annotations
@@ -15,27 +14,18 @@ from kfp import dsl
 
 from raregrade.config import CompareSection, Params, section
 from raregrade.config.tuning import untuned_name
+from raregrade.kubeflow.components.compare_models.component import compare_models
 from raregrade.kubeflow.components.evaluate_model.component import evaluate_model
 from raregrade.kubeflow.components.fetch_data.component import fetch_data
 from raregrade.kubeflow.components.notify_exit.component import notify_exit
 from raregrade.kubeflow.components.prepare_dataset.component import prepare_dataset
+from raregrade.kubeflow.components.register_model.component import register_model
 from raregrade.kubeflow.components.train_distributed.component import train_distributed
 from raregrade.kubeflow.components.train_model.component import train_model
-from raregrade.kubeflow.environments import Environment
-from raregrade.kubeflow.resources import place, place_waiting
+from raregrade.kubeflow.environments import Environment, Kind
+from raregrade.kubeflow.resources import apply_environment, set_timeout_and_retries
 from raregrade.kubeflow.task_io import section_to_argument
 from raregrade.tracking import dvc_md5
-
-
-class Log(NamedTuple):
-    """Where the tasks of a pipeline log: the two pipeline parameters, handed on together."""
-
-    tracking_uri: Any
-    experiment: Any
-
-    def arguments(self) -> dict[str, Any]:
-        """As every component takes them."""
-        return {"tracking_uri": self.tracking_uri, "experiment": self.experiment}
 
 
 class RawData(NamedTuple):
@@ -47,56 +37,100 @@ class RawData(NamedTuple):
     store: Any
 
 
-def exit_task(pipeline: str, log: Log, environment: Environment | None) -> dsl.PipelineTask:
-    """The task of a ``dsl.ExitHandler``, which says how the run of ``pipeline`` ended."""
-    task = notify_exit(pipeline=pipeline, **log.arguments())
-    task.set_caching_options(False)
-    return place(task, "light", environment)
+class Tasks:
+    """The tasks of one pipeline: where they log, and what ``environment`` gives each of them.
 
-
-def dataset_of(raw: RawData, prepare: Any, log: Log, environment: Environment | None, *, previous: Any = "") -> Any:
-    """Fetch and prepare the raw data; the Dataset artifact.
-
-    Fetching is never taken from the cache: a branch is another revision tomorrow. It costs nothing where the store
-    has the data, and what it hands on, path and md5, decides whether preparing is.
+    Args:
+        pipeline: its name.
+        environment: None belongs to no cluster in particular.
+        tracking_uri: the pipeline parameter of this name.
+        experiment: the pipeline parameter of this name.
     """
-    fetched = fetch_data(
-        path=raw.raw_data, repo=raw.data_repo, revision=raw.data_revision, store=raw.store, **log.arguments()
-    )
-    fetched.set_caching_options(False)
-    place(fetched, "data", environment)
-    prepared = prepare_dataset(
-        section=prepare,
-        raw_data=fetched.outputs["path"],
-        data_revision=fetched.outputs["revision"],
-        store=raw.store,
-        previous=previous,
-        **log.arguments(),
-    )
-    return place(prepared, "data", environment).outputs["dataset"]
 
+    def __init__(self, pipeline: str, environment: Environment | None, tracking_uri: Any, experiment: Any) -> None:
+        self._pipeline = pipeline
+        self._environment = environment
+        self._log = {"tracking_uri": tracking_uri, "experiment": experiment}
 
-def trained_and_evaluated(
-    run: Any, evaluate: Any, dataset: Any, log: Log, environment: Environment | None, *, tuned: Any = None
-) -> tuple[Any, Any]:
-    """Train what ``run`` says and judge it; the artifacts of model and report. For the inside of a loop."""
-    extra = {} if tuned is None else {"tuned": tuned}
-    trained = training_task(environment, run=run, dataset=dataset, **extra, **log.arguments())
-    evaluated = evaluate_model(section=evaluate, model=trained.outputs["model"], dataset=dataset, **log.arguments())
-    place(evaluated, "evaluate", environment)
-    return trained.outputs["model"], evaluated.outputs["report"]
+    def add(self, component: Any, kind: Kind, *, cache: bool = True, **inputs: Any) -> dsl.PipelineTask:
+        """A task of ``component`` with what tasks of ``kind`` get; without ``cache`` it runs every time."""
+        task = component(**inputs, **self._log)
+        if not cache:
+            task.set_caching_options(False)
+        return apply_environment(task, kind, self._environment)
 
+    def exit_handler(self) -> dsl.ExitHandler:
+        """What all other tasks stand in: at the end, also after a failure, a task says how the run went."""
+        return dsl.ExitHandler(self.add(notify_exit, "light", cache=False, pipeline=self._pipeline), name="pipeline")
 
-def training_task(environment: Environment | None, **inputs: Any) -> dsl.PipelineTask:
-    """A task that trains with ``inputs``, those of ``train_model``: in its own pod, or over several nodes."""
-    if environment is None or environment.distributed.nodes == 1:
-        return place(train_model(**inputs), "train", environment)
-    from raregrade.kubeflow.trainjob import train_job
+    def dataset(self, raw: RawData, prepare: Any, *, previous: Any = "") -> Any:
+        """Fetch and prepare the raw data; the Dataset artifact.
 
-    job = train_job(environment, image=environment.image, nodes=environment.distributed.nodes)
-    assert environment.checkpoints is not None  # which the environment checks where there are several nodes
-    task = train_distributed(job=json.dumps(job, sort_keys=True), shared=environment.checkpoints, **inputs)
-    return place_waiting(task, environment)
+        Fetching is never taken from the cache: a branch is another revision tomorrow. It costs nothing where the store
+        has the data, and what it hands on, path and md5, decides whether preparing is.
+        """
+        fetched = self.add(
+            fetch_data,
+            "data",
+            cache=False,
+            path=raw.raw_data,
+            repo=raw.data_repo,
+            revision=raw.data_revision,
+            store=raw.store,
+        )
+        prepared = self.add(
+            prepare_dataset,
+            "data",
+            section=prepare,
+            raw_data=fetched.outputs["path"],
+            data_revision=fetched.outputs["revision"],
+            store=raw.store,
+            previous=previous,
+        )
+        return prepared.outputs["dataset"]
+
+    def train_and_evaluate(self, run: Any, evaluate: Any, dataset: Any, **tuned: Any) -> tuple[Any, Any]:
+        """Train what ``run`` says and evaluate it; the artifacts of model and report. For the inside of a loop."""
+        model = self._train(run=run, dataset=dataset, **tuned).outputs["model"]
+        evaluated = self.add(evaluate_model, "evaluate", section=evaluate, model=model, dataset=dataset)
+        return model, evaluated.outputs["report"]
+
+    def compare_and_register(
+        self, compare: Any, register: Any, dataset: Any, *, reports: Any, models: Any, **reference: Any
+    ) -> dsl.PipelineTask:
+        """Compare what a loop made and register the winner, which the gate may refuse; the task that registers.
+
+        Registering predicts the test images with the candidate and the champion, so it gets what evaluating gets.
+        """
+        compared = self.add(compare_models, "light", section=compare, reports=dsl.Collected(reports), **reference)
+        return self.add(
+            register_model,
+            "evaluate",
+            cache=False,
+            section=register,
+            comparison=compared.outputs["comparison"],
+            models=dsl.Collected(models),
+            dataset=dataset,
+        )
+
+    def _train(self, **inputs: Any) -> dsl.PipelineTask:
+        """In the task's own pod, or over as many nodes as the environment asks for."""
+        environment = self._environment
+        if environment is None or environment.distributed.nodes == 1:
+            return self.add(train_model, "train", **inputs)
+        from raregrade.kubeflow.trainjob import train_job
+
+        job = train_job(environment, image=environment.image, nodes=environment.distributed.nodes)
+        assert environment.checkpoints is not None  # which the environment checks where there are several nodes
+        task = self.add(
+            train_distributed,
+            "light",
+            job=json.dumps(job, sort_keys=True),
+            shared=environment.checkpoints,
+            **inputs,
+        )
+        set_timeout_and_retries(task, environment.task("train"), environment)  # it waits as long as the training takes
+        return task
 
 
 def data_arguments(raw_data: str, data_repo: str, data_revision: str | None, store: str) -> dict[str, str]:
@@ -112,7 +146,7 @@ def data_arguments(raw_data: str, data_repo: str, data_revision: str | None, sto
 
 
 def log_arguments(params: Params) -> dict[str, str]:
-    """The arguments of ``Log``."""
+    """Where the tasks log: the arguments ``tracking_uri`` and ``experiment``."""
     return {"tracking_uri": params.tracking.uri, "experiment": params.tracking.experiment}
 
 

@@ -16,22 +16,16 @@ from raregrade.config.tuned import BASELINE_FILE, BEST_FILE
 from raregrade.config.tuning import TUNED_SUFFIX, baseline_kind, untuned_name
 from raregrade.errors import UserError
 from raregrade.kubeflow.components.collect_study.component import collect_study
-from raregrade.kubeflow.components.compare_models.component import compare_models
-from raregrade.kubeflow.components.register_model.component import register_model
 from raregrade.kubeflow.components.tune_worker.component import tune_worker
 from raregrade.kubeflow.environments import Environment
 from raregrade.kubeflow.pipelines.tasks import (
-    Log,
     RawData,
+    Tasks,
     compare_argument,
     data_arguments,
-    dataset_of,
-    exit_task,
     log_arguments,
     sections,
-    trained_and_evaluated,
 )
-from raregrade.kubeflow.resources import place
 from raregrade.kubeflow.task_io import section_to_argument
 
 
@@ -59,38 +53,26 @@ def build(environment: Environment | None) -> Any:
         experiment: str = "raregrade",
     ) -> None:
         """See ``arguments`` for what each argument holds."""
-        log = Log(tracking_uri, experiment)
-        with dsl.ExitHandler(exit_task("tune_loss", log, environment), name="pipeline"):
-            dataset = dataset_of(RawData(raw_data, data_repo, data_revision, store), prepare, log, environment)
+        tasks = Tasks("tune_loss", environment, tracking_uri, experiment)
+        with tasks.exit_handler():
+            dataset = tasks.dataset(RawData(raw_data, data_repo, data_revision, store), prepare)
             with dsl.ParallelFor(items=workers, name="workers") as worker:
-                worked = tune_worker(worker=worker, section=tune, storage=storage, dataset=dataset, **log.arguments())
                 # The study is in the storage, not in an output: from the cache would come a worker that does nothing.
-                worked.set_caching_options(False)
-                place(worked, "train", environment)
-            collected = collect_study(
+                worked = tasks.add(
+                    tune_worker, "train", cache=False, worker=worker, section=tune, storage=storage, dataset=dataset
+                )
+            collected = tasks.add(
+                collect_study,
+                "train",
+                cache=False,
                 section=tune,
                 storage=storage,
                 dataset=dataset,
                 workers=dsl.Collected(worked.outputs["metrics"]),
-                **log.arguments(),
             )
-            collected.set_caching_options(False)
-            place(collected, "train", environment)
             with dsl.ParallelFor(items=runs, name="losses-and-seeds") as run:
-                model, report = trained_and_evaluated(
-                    run, evaluate, dataset, log, environment, tuned=collected.outputs["study"]
-                )
-            compared = compare_models(section=compare, reports=dsl.Collected(report), **log.arguments())
-            place(compared, "light", environment)
-            registered = register_model(
-                section=register,
-                comparison=compared.outputs["comparison"],
-                models=dsl.Collected(model),
-                dataset=dataset,
-                **log.arguments(),
-            )
-            registered.set_caching_options(False)
-            place(registered, "evaluate", environment)
+                model, report = tasks.train_and_evaluate(run, evaluate, dataset, tuned=collected.outputs["study"])
+            tasks.compare_and_register(compare, register, dataset, reports=report, models=model)
 
     return tune_loss
 

@@ -256,6 +256,17 @@ def test_every_task_is_given_what_the_environment_says(name, environment, tmp_pa
     assert len(retried) == len(spec["deploymentSpec"]["executors"])
 
 
+def test_a_component_is_given_the_same_in_every_pipeline(tmp_path):
+    given = {}
+    for pipeline in NAMES:
+        compile_pipeline(pipeline, tmp_path / "c.yaml", load_environment("prod"))
+        spec = next(yaml.safe_load_all((tmp_path / "c.yaml").read_text()))
+        for executor, content in spec["deploymentSpec"]["executors"].items():
+            given.setdefault(executor, []).append(content["container"]["resources"])
+    assert len(given["exec-register-model"]) == 3
+    assert all(resources == others[0] for others in given.values() for resources in others)
+
+
 def test_an_unknown_pipeline_is_refused_with_the_names_there_are():
     with pytest.raises(UserError, match=rf"unknown pipeline 'compare'; there is {', '.join(NAMES)}"):
         load_pipeline("compare")

@@ -1,4 +1,4 @@
-"""What every task of a pipeline is given on a cluster, in one place: ``place``.
+"""What every task of a pipeline is given on a cluster, in one place: ``apply_environment``.
 
 Nothing of it means anything to kfp.local, which leaves it out without a word.
 """
@@ -13,7 +13,7 @@ from raregrade.kubeflow.task_io import CHECKPOINTS_VARIABLE, GROUP_VARIABLE
 _SHM = "dshm"
 
 
-def place(task: dsl.PipelineTask, kind: Kind, environment: Environment | None) -> dsl.PipelineTask:
+def apply_environment(task: dsl.PipelineTask, kind: Kind, environment: Environment | None) -> dsl.PipelineTask:
     """Give ``task`` what tasks of ``kind`` get in ``environment``, and return it.
 
     Args:
@@ -28,15 +28,8 @@ def place(task: dsl.PipelineTask, kind: Kind, environment: Environment | None) -
     settings = environment.task(kind)
     _give_resources(task, settings, environment)
     _choose_nodes(task, settings, environment)
-    _connect(task, kind, environment)
-    _let_fail(task, settings, environment)
-    return task
-
-
-def place_waiting(task: dsl.PipelineTask, environment: Environment) -> dsl.PipelineTask:
-    """``place`` for a task that waits for a training elsewhere: small, with the time and the tries of a training."""
-    place(task, "light", environment)
-    _let_fail(task, environment.task("train"), environment)
+    _set_up_container(task, kind, environment)
+    set_timeout_and_retries(task, settings, environment)
     return task
 
 
@@ -65,7 +58,7 @@ def _tolerate(task: dsl.PipelineTask, toleration: Toleration) -> None:
     )
 
 
-def _connect(task: dsl.PipelineTask, kind: Kind, environment: Environment) -> None:
+def _set_up_container(task: dsl.PipelineTask, kind: Kind, environment: Environment) -> None:
     """Image, account, volumes, variables and secrets."""
     kubernetes.set_security_context(task, run_as_user=environment.run_as_user, run_as_non_root=True)
     if environment.image_pull_policy:
@@ -82,7 +75,7 @@ def _connect(task: dsl.PipelineTask, kind: Kind, environment: Environment) -> No
         kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
 
 
-def _let_fail(task: dsl.PipelineTask, settings: Task, environment: Environment) -> None:
+def set_timeout_and_retries(task: dsl.PipelineTask, settings: Task, environment: Environment) -> None:
     """End a task that hangs, and try one again that failed.
 
     Kubeflow retries whatever the exit code was: an interrupted training (75) goes on from its checkpoint, a wrong
