@@ -1,4 +1,10 @@
-"""``collect_study``: from a study to the parameters to train with, by the step ``collect_study``."""
+"""``collect_study``: from a study to the parameters to train with, by the step ``collect_study``.
+
+Trials that the workers left undone are done here, then the best is trained anew with fresh seeds beside the loss as
+it is. Where the result is not better, `best.yaml` says so and holds the parameters of the loss as it was.
+
+Tags: tuning, optuna
+"""
 
 from kfp import dsl
 
@@ -18,7 +24,21 @@ def collect_study(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Finish a study, confirm its best trial on fresh seeds, and say which parameters to train with."""
+    """Finish a study, confirm its best trial on fresh seeds, and say which parameters to train with.
+
+    Args:
+        section: The section `tune` of params.yaml for one loss.
+        storage: Where the study is kept.
+        dataset: The prepared dataset of the study.
+        workers: What each worker finished; the study is collected after them.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        study: best.yaml, the table of trials, and figures.
+        page: The verdict and the best trials as a page.
+        metrics: The best value of the objective and how many trials each worker finished.
+    """
     from pathlib import Path
 
     from raregrade.config import StudyStorage, TuneSection

@@ -1,4 +1,11 @@
-"""``compare_folds``: the reports of cross-validation to one comparison, by the step ``compare_folds``."""
+"""``compare_folds``: the reports of cross-validation to one comparison, by the step ``compare_folds``.
+
+Each image of training and validation is predicted once per loss and seed, by the model that did not train on it. A
+metric on validation is the mean over folds, and a difference is tested over folds (Nadeau and Bengio). On the test
+split every model counts by itself. `folds.json` has mean and spread over folds.
+
+Tags: evaluation, comparison, cross-validation
+"""
 
 from kfp import dsl
 
@@ -17,7 +24,20 @@ def compare_folds(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Compare losses over the folds of cross-validation, each model by its own metrics."""
+    """Compare losses over the folds of cross-validation, each model by its own metrics.
+
+    Args:
+        section: The section `compare` of params.yaml.
+        reports: The reports of all losses, seeds and folds.
+        dataset: The prepared dataset with the folds.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        comparison: The comparison, and folds.json.
+        page: The comparison as a page.
+        metrics: Each loss's mean of the metric that chose the winner, and mean and spread over folds of each seed.
+    """
     from pathlib import Path
 
     from raregrade.config import CompareSection

@@ -1,4 +1,9 @@
-"""``compare_models``: the reports of all losses and seeds to one comparison, by the step ``compare``."""
+"""``compare_models``: the reports of all losses and seeds to one comparison, by the step ``compare``.
+
+`reference` is how a retraining shows the champion beside its successor: listed, and no candidate.
+
+Tags: evaluation, comparison, statistics
+"""
 
 from kfp import dsl
 
@@ -17,7 +22,20 @@ def compare_models(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Compare losses over seeds and choose the winner on validation."""
+    """Compare losses over seeds and choose the winner on validation.
+
+    Args:
+        section: The section `compare` of params.yaml.
+        reports: The reports of all losses and seeds.
+        reference: A report to list beside them, which cannot win; left out where it is empty.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        comparison: comparison.json, tables, page and figures.
+        page: The comparison as a page.
+        metrics: Each loss's mean of the metric that chose the winner.
+    """
     from pathlib import Path
 
     from raregrade.config import CompareSection

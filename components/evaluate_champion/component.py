@@ -1,4 +1,9 @@
-"""``evaluate_champion``: the champion's report on its successor's dataset, by the step ``evaluate_champion``."""
+"""``evaluate_champion``: the champion's report on its successor's dataset, by the step ``evaluate_champion``.
+
+Its report is named `champion`, so that it can stand beside a successor of the same loss and seed.
+
+Tags: evaluation, registry, retraining
+"""
 
 from kfp import dsl
 
@@ -18,7 +23,21 @@ def evaluate_champion(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Judge the champion on the dataset of its successor; nothing where there is no champion."""
+    """Evaluate the champion on the dataset of its successor; nothing where there is no champion.
+
+    Args:
+        section: The section `evaluate` of params.yaml.
+        champion_model: What read_champion hands over.
+        dataset: The prepared dataset of the successor.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        report: Predictions, metrics.json, report and figures; empty without a champion.
+        page: The report as a page.
+        metrics: Metrics of the validation and the test split.
+        confusion: Confusion matrix of the test split; empty for multi-label tasks.
+    """
     from pathlib import Path
 
     from raregrade.config import EvaluateSection

@@ -1,4 +1,9 @@
-"""``evaluate_model``: a model and its dataset to a report, by the step ``evaluate``."""
+"""``evaluate_model``: a model and its dataset to a report, by the step ``evaluate``.
+
+A model of cross-validation is evaluated on the fold that it was not trained on.
+
+Tags: evaluation, metrics, image-classification
+"""
 
 from kfp import dsl
 
@@ -18,7 +23,21 @@ def evaluate_model(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Predict validation and test images and judge the predictions."""
+    """Predict validation and test images and evaluate the predictions.
+
+    Args:
+        section: The section `evaluate` of params.yaml.
+        model: A trained model.
+        dataset: The prepared dataset it was trained on.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        report: Predictions, metrics.json, report and figures.
+        page: The report as a page.
+        metrics: Metrics of the validation and the test split.
+        confusion: Confusion matrix of the test split; empty for multi-label tasks.
+    """
     from pathlib import Path
 
     from raregrade.config import EvaluateSection

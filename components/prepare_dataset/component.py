@@ -1,4 +1,10 @@
-"""``prepare_dataset``: raw images to a prepared dataset, by the step ``prepare``."""
+"""``prepare_dataset``: raw images to a prepared dataset, by the step ``prepare``.
+
+With `store` the decoded images lie in `STORE/HASH`, and the artifact holds description and manifest alone. The
+store remembers the description too, so that a later run can name the dataset as `previous`.
+
+Tags: data, preprocessing, medical-imaging
+"""
 
 from kfp import dsl
 
@@ -17,7 +23,20 @@ def prepare_dataset(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Decode, split by group and check the raw images."""
+    """Decode, split by group and check the raw images.
+
+    Args:
+        section: The section `prepare` of params.yaml.
+        raw_data: Where the raw images lie for this task; empty takes data.path of the section.
+        data_revision: What names the content of the raw images; a new one prepares them again.
+        store: Folder for the decoded images; empty keeps them in the artifact.
+        previous: An earlier prepared dataset, whose groups keep their split; empty assigns all groups anew.
+        tracking_uri: MLflow tracking URI, or none.
+        experiment: MLflow experiment.
+
+    Returns:
+        dataset: dataset.json and manifest; the images beside them, or by reference to the store.
+    """
     from pathlib import Path
 
     from raregrade.config import PrepareSection

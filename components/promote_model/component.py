@@ -1,4 +1,10 @@
-"""``promote_model``: a registered version to champion, through the gate, by the step ``promote``."""
+"""``promote_model``: a registered version to champion, through the gate, by the step ``promote``.
+
+Never taken from the cache. The champion may have changed since the registration, and it is measured on the same
+dataset as its successor.
+
+Tags: registry, gate, promotion
+"""
 
 from kfp import dsl
 
@@ -15,7 +21,18 @@ def promote_model(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Make the registered version champion if it passes the gate once more; a refusal is a result, not a failure."""
+    """Make the registered version champion if it passes the gate once more; a refusal is a result, not a failure.
+
+    Args:
+        section: The sections `gate`, `alarms` and `register` of params.yaml.
+        registration: What register_model decided.
+        dataset: The prepared dataset on which the version is compared with the champion.
+        tracking_uri: MLflow tracking URI of the registry.
+        experiment: MLflow experiment.
+
+    Returns:
+        promotion: promoted.json: version, what was champion before, and what the gate says.
+    """
     from pathlib import Path
 
     from raregrade.config import RegisterSection

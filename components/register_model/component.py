@@ -1,4 +1,9 @@
-"""``register_model``: what a comparison recommends into the model registry, by the step ``register``."""
+"""``register_model``: what a comparison recommends into the model registry, by the step ``register``.
+
+Never taken from the cache. Without a champion the baseline of the comparison stands in.
+
+Tags: registry, gate
+"""
 
 from kfp import dsl
 
@@ -16,7 +21,19 @@ def register_model(
     tracking_uri: str = "none",
     experiment: str = "raregrade",
 ) -> None:
-    """Register what the comparison recommends if it passes the gate; a refusal is a result, not a failure."""
+    """Register what the comparison recommends if it passes the gate; a refusal is a result, not a failure.
+
+    Args:
+        section: The sections `gate`, `alarms` and `register` of params.yaml.
+        comparison: The comparison that recommends a model.
+        models: The models of all losses and seeds.
+        dataset: The prepared dataset they were trained on.
+        tracking_uri: MLflow tracking URI of the registry.
+        experiment: MLflow experiment.
+
+    Returns:
+        registration: registered.json: the version, or why it was refused.
+    """
     from pathlib import Path
 
     from raregrade.config import RegisterSection

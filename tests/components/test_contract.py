@@ -3,8 +3,11 @@
 import ast
 import importlib
 import os
+import re
+import runpy
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,8 @@ from raregrade.kubeflow.compile import committed_yaml
 from raregrade.kubeflow.images import IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
+documents = runpy.run_path(str(ROOT / "scripts" / "component_docs.py"))["documents"]
 FOLDERS = sorted(p.parent for p in (ROOT / "components").glob("*/component.py"))
-KFP_TYPES = {"Dict": "dict", "List": "list", "List[Dict]": "list[dict]", "String": "str"}
 NAMES = {
     "collect_study",
     "compare_folds",
@@ -51,18 +54,6 @@ def metadata(folder):
     return yaml.safe_load((folder / "metadata.yaml").read_text())
 
 
-def artifact_type(spec):
-    name = spec.type.split("@")[0].removeprefix("system.")
-    return f"list[{name}]" if spec.is_artifact_list else name
-
-
-def types_of(specs):
-    return {
-        name: artifact_type(spec) if spec.type.startswith("system.") else KFP_TYPES.get(spec.type, spec.type)
-        for name, spec in (specs or {}).items()
-    }
-
-
 def test_these_are_the_components():
     assert {f.name for f in FOLDERS} == NAMES
 
@@ -78,17 +69,31 @@ def test_every_component_is_a_task_of_some_pipeline():
     assert used == NAMES - {"train_distributed"}  # which an environment of several nodes puts in train_model's place
 
 
-def test_metadata_names_the_folder_and_says_what_the_component_says(folder, component, metadata):
+def test_metadata_and_page_are_what_the_component_says(folder):
+    for name, text in documents(folder).items():
+        assert (folder / name).read_text() == text, "run `python scripts/component_docs.py` and commit what it writes"
+
+
+def test_metadata_has_the_keys_of_the_components_repository_of_kubeflow(folder, metadata):
+    required = {"name", "stability", "dependencies", "lastVerified"}
+    assert required <= set(metadata) <= required | {"tags", "ci", "links", "managed", "description"}
     assert metadata["name"] == folder.name
-    assert metadata["description"] == component.description
+    assert metadata["stability"] in ("alpha", "beta", "stable")
+    (dependency,) = metadata["dependencies"]["kubeflow"]
+    assert set(metadata["dependencies"]) <= {"kubeflow", "external_services"}
+    assert dependency["name"] == "Pipelines"
+    assert re.fullmatch(r"(==|>=|<=|~=)?\d+\.\d+\.\d+", dependency["version"])
+    assert isinstance(metadata["lastVerified"], str)
+    assert datetime.fromisoformat(metadata["lastVerified"]).tzinfo is not None
     assert metadata["tags"]
+    assert all(isinstance(value, str) for value in [metadata["description"], *metadata["tags"]])
 
 
-def test_metadata_lists_the_inputs_and_outputs_with_their_types(component, metadata):
-    spec = component.component_spec
-    assert {k: v["type"] for k, v in metadata["inputs"].items()} == types_of(spec.inputs)
-    assert {k: v["type"] for k, v in metadata["outputs"].items()} == types_of(spec.outputs)
-    assert all(entry["description"] for entry in [*metadata["inputs"].values(), *metadata["outputs"].values()])
+def test_its_page_describes_everything_that_goes_in_and_out(folder, component):
+    page = (folder / "README.md").read_text()
+    assert page.startswith(f"# {folder.name}\n\n{component.component_spec.description}\n")
+    for specs in (component.component_spec.inputs, component.component_spec.outputs):
+        assert all(re.search(rf"^\| `{name}` \| \S+ \| \w.+ \|$", page, re.M) for name in specs or ())
 
 
 def test_the_image_is_the_one_resolved_in_one_place(component):
@@ -114,7 +119,7 @@ def test_nothing_is_installed_when_the_component_runs(component):
     assert "ensurepip" not in text
 
 
-def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder, metadata):
+def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder):
     """No branches, loops or arithmetic: what is to be computed belongs in the step."""
     (function,) = [n for n in ast.parse((folder / "component.py").read_text()).body if isinstance(n, ast.FunctionDef)]
     assert not [
@@ -126,16 +131,9 @@ def test_the_body_is_imports_one_call_of_its_step_and_handing_over(folder, metad
     assert len(statements) <= 2
     assert all(isinstance(n, ast.Expr | ast.Return) and isinstance(n.value, ast.Call) for n in statements)
     called = [n.func for statement in statements for n in ast.walk(statement) if isinstance(n, ast.Call)]
-    assert [f.id for f in called if isinstance(f, ast.Name) and f.id not in ("Path", "int")] == [metadata["step"]]
+    (step,) = [f.id for f in called if isinstance(f, ast.Name) and f.id not in ("Path", "int")]
     assert {f.value.id for f in called if isinstance(f, ast.Attribute)} == {"task_io"}
-    imports = [n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom)]
-    assert f"raregrade.steps.{metadata.get('module', metadata['step'])}" in imports
-    assert all(name.split(".")[0] in ("raregrade", "pathlib") for name in imports)
-
-
-def test_its_page_says_what_it_is_for_and_names_what_goes_in_and_out(folder, metadata):
-    page = (folder / "README.md").read_text()
-    assert page.startswith(f"# {folder.name}\n")
-    assert metadata["description"] in page
-    for name, entry in [*metadata["inputs"].items(), *metadata["outputs"].items()]:
-        assert f"| `{name}` | {entry['type']} | {entry['description']} |" in page
+    imports = {a.name: n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert imports[step].startswith("raregrade.steps.")
+    assert f"Calls the step `{imports[step]}.{step}`" in (folder / "README.md").read_text()
+    assert all(name.split(".")[0] in ("raregrade", "pathlib") for name in imports.values())
