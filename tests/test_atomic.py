@@ -32,7 +32,7 @@ def test_a_file_appears_under_its_name_and_nothing_else_is_left(tmp_path: Path) 
     assert (tmp_path / "new" / "a.txt").read_text() == "content"
 
 
-def test_the_temporary_file_keeps_the_suffix_so_that_writers_that_look_at_it_work(tmp_path: Path) -> None:
+def test_the_temporary_file_keeps_the_suffix_for_its_writer(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "table.parquet") as temporary:
         assert temporary.suffix == ".parquet"
         assert temporary.parent == tmp_path
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_has_the_permissions_of_the_umask_and_not_those_of_a_temporary_file(tmp_path: Path) -> None:
+def test_a_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     previous = os.umask(0o027)
     try:
         write_text(tmp_path / "a.txt", "x")
@@ -122,9 +122,7 @@ except WriteError as err:
 
 
 @pytest.mark.parametrize("writer", ["plain", pytest.param("weights", marks=pytest.mark.slow)])
-def test_a_file_that_grows_beyond_what_is_allowed_is_one_message_and_leaves_nothing(
-    tmp_path: Path, writer: str
-) -> None:
+def test_a_file_beyond_the_limit_is_one_message_and_leaves_nothing(tmp_path: Path, writer: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(tmp_path), writer], capture_output=True, text=True, check=False
     )
@@ -134,7 +132,7 @@ def test_a_file_that_grows_beyond_what_is_allowed_is_one_message_and_leaves_noth
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_keeps_the_old_file_and_says_how_much_room_there_is(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_says_how_much_room_is_left(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=1m") as disk:
         write_text(disk / "a.txt", "old")
         with pytest.raises(WriteError, match=r"a\.txt: No space left on device \(0\.0 MB free, 1\.0 MB into it\)"):

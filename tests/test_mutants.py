@@ -89,7 +89,7 @@ def test_a_mistake_that_a_test_sees_is_killed_and_the_test_is_named(checkout: Pa
     assert (checkout / "src/raregrade/sums.py").read_text() == before
 
 
-def test_what_survives_fits_no_more_or_cannot_be_judged_fails_with_its_name(checkout: Path) -> None:
+def test_a_mutant_that_survives_or_no_longer_fits_fails_by_name(checkout: Path) -> None:
     done = _run(
         checkout,
         _entry("unnoticed", old="unseen = 1", new="unseen = 2"),

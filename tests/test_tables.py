@@ -124,7 +124,7 @@ def test_columns_without_a_name_are_not_columns_twice(tmp_path: Path) -> None:
     assert table(tmp_path, ",a,,b\n0,1,,2\n").columns == ("", "a", "", "b")
 
 
-def test_lines_are_those_of_the_file_also_after_blanks_and_breaks_in_quotes(tmp_path: Path) -> None:
+def test_line_numbers_survive_blank_lines_and_breaks_in_quotes(tmp_path: Path) -> None:
     found = table(tmp_path, 'sep=,\na,b\n\n1,"x\ny"\n\n2,3\n')
     assert found.lines == (4, 7)
     assert found.where(1) == f"{tmp_path / 't.csv'}, line 7"

@@ -159,7 +159,7 @@ def test_an_interval_that_covers_too_rarely_breaks_the_bar(monkeypatch: pytest.M
     assert not verdict.intervals(quick=True, jobs=1)
 
 
-def test_recorded_trainings_are_told_apart_by_patients_alone_and_not_by_raregrade() -> None:
+def test_recorded_trainings_are_told_apart_by_patients_alone_only() -> None:
     data = verdict_recorded.read_table(verdict.TABLE)
     assert data.probs.shape == (24, 308, 4)
     claims = {(c.metric, c.seeds): c for c in verdict_recorded.claims_of(data, (1, 3), 150)}

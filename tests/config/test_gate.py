@@ -54,7 +54,7 @@ def test_a_rule_may_test_either_split_and_several_things_at_once() -> None:
     assert GateRule(metric="test_mae", superior=True).greater_is_better is False
 
 
-def test_a_metric_or_class_that_the_labels_do_not_have_is_named_with_what_there_is() -> None:
+def test_an_unknown_metric_or_class_is_named_with_what_there_is() -> None:
     rules = [GateRule(metric="test_qwk", superior=True), GateRule(metric="test_f1_mild", superior=True)]
     problems = gate_problems(rules, AlarmConfig(guard=["severe", "mild"]), CLASSES, ["qwk"])
     assert problems == [

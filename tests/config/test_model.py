@@ -33,7 +33,7 @@ def test_a_loss_is_accepted_for_the_tasks_it_fits_and_for_no_other(task: str, lo
             params_from_dict(for_task(task, loss))
 
 
-def test_a_loss_that_does_not_fit_may_be_defined_as_long_as_it_is_not_compared(changed: Change) -> None:
+def test_a_loss_that_does_not_fit_may_be_defined_if_not_compared(changed: Change) -> None:
     assert "bce" in params_from_dict(changed("losses.bce", {})).losses
 
 

@@ -104,9 +104,7 @@ def covers(keys: tuple[str, ...], key: str) -> bool:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_change_alters_the_sections_of_the_steps_that_name_the_key_and_no_other(
-    valid: dict[str, Any], step: str
-) -> None:
+def test_a_change_alters_only_sections_of_steps_that_read_the_key(valid: dict[str, Any], step: str) -> None:
     # Losses and a metric that fit every task, so that the task too can be changed alone.
     valid["losses"]["plain"] = {"kind": "ce"}
     valid["compare"]["losses"] = ["ce", "plain"]

@@ -131,7 +131,7 @@ def test_the_default_warm_up_ends_within_any_number_of_epochs(epochs: int, expec
     assert TrainConfig(epochs=epochs, warmup_epochs=0.25).warmup_epochs == 0.25
 
 
-def test_every_problem_of_the_training_is_a_line_that_says_where_it_is_from(tmp_path: Any, valid: Any) -> None:
+def test_every_problem_of_the_training_is_a_line_with_its_origin(tmp_path: Any, valid: Any) -> None:
     import yaml
 
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(valid))

@@ -33,9 +33,7 @@ def test_values_go_to_the_loss_or_to_the_training(plain: TrainSection) -> None:
     assert found.loss.params.beta == plain.loss.params.beta  # type: ignore[attr-defined]
 
 
-def test_a_tuned_section_trains_with_what_best_yaml_says_and_is_called_tuned(
-    plain: TrainSection, tmp_path: Path
-) -> None:
+def test_a_tuned_section_trains_with_best_yaml_and_is_called_tuned(plain: TrainSection, tmp_path: Path) -> None:
     found = tuned_section(plain, best(tmp_path / "best.yaml"))
     assert (found.loss.name, found.loss.kind) == ("mine-tuned", "lmf")
     assert found.loss.params.alpha == 0.3  # type: ignore[attr-defined]

@@ -75,11 +75,11 @@ def test_training_parameters_join_with_their_own_or_a_given_range() -> None:
     assert found.spaces["train.batch_size"] == IntRange(low=8, high=64)
 
 
-def test_a_loss_with_nothing_of_its_own_is_tuned_by_learning_rate_and_weight_decay() -> None:
+def test_a_loss_without_parameters_is_tuned_by_rate_and_decay() -> None:
     assert set(space("ce").spaces) == {"train.lr", "train.weight_decay"}
 
 
-def test_the_baseline_is_tuned_by_learning_rate_and_weight_decay_and_what_is_asked_for_besides() -> None:
+def test_the_baseline_is_tuned_by_rate_decay_and_what_is_asked_for() -> None:
     config = StudyConfig.model_validate({"space": {"train": {"batch_size": {}}}})
     found = baseline_space(config, choice("ce"), TrainConfig())
     assert set(found.spaces) == {"train.lr", "train.weight_decay", "train.batch_size"}

@@ -138,7 +138,7 @@ def test_make_image_prints_what_it_would_run():
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more"])
-def test_the_digest_of_the_sources_changes_with_every_file_but_not_with_caches(tmp_path, change):
+def test_the_source_digest_changes_with_files_but_not_with_caches(tmp_path, change):
     (tmp_path / "sub" / "__pycache__").mkdir(parents=True)
     (tmp_path / "a.py").write_text("a = 1\n")
     (tmp_path / "sub" / "b.html").write_text("<p>")
@@ -155,7 +155,7 @@ def test_the_digest_of_the_sources_changes_with_every_file_but_not_with_caches(t
 
 
 @pytest.mark.parametrize("lock", ["requirements-image.lock", "requirements-build.lock"])
-def test_what_goes_into_the_image_has_the_version_of_the_environment_and_a_hash(lock):
+def test_packages_of_the_image_match_the_lock_and_have_a_hash(lock):
     text, everything = (ROOT / lock).read_text(), (ROOT / "requirements.lock").read_text()
     versions = set(PINNED.findall(everything))
     assert PINNED.findall(text)
@@ -166,7 +166,7 @@ def test_what_goes_into_the_image_has_the_version_of_the_environment_and_a_hash(
     assert "://" not in text
 
 
-def test_the_image_has_the_executor_of_kubeflow_and_not_what_its_client_needs():
+def test_the_image_has_kubeflows_executor_but_not_its_client():
     names = {name for name, _ in PINNED.findall((ROOT / "requirements-image.lock").read_text())}
     assert "kfp" in names
     assert not names & {"kfp-server-api", "kfp-kubernetes", "kubernetes", "pytest"}

@@ -81,7 +81,7 @@ def go(tmp_path, engine, name):
     assert engine.containers.list(all=True, filters={"label": f"raregrade.run=test-{os.getpid()}"}) == []
 
 
-def test_tasks_write_as_the_one_who_runs_them_and_cannot_touch_the_raw_data(go, tmp_path, monkeypatch):
+def test_tasks_write_as_their_user_and_cannot_touch_the_raw_data(go, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "image").write_text("pixels")
@@ -94,7 +94,7 @@ def test_tasks_write_as_the_one_who_runs_them_and_cannot_touch_the_raw_data(go, 
     assert "working on" in logs["work"]
 
 
-def test_a_container_that_fails_fails_the_run_with_its_own_words_every_time(go):
+def test_a_failing_container_fails_the_run_in_its_own_words(go):
     for _ in range(2):
         with pytest.raises(RaregradeError) as caught:
             go("a", "broken")

@@ -37,16 +37,14 @@ def test_dvc_processes_and_containers_give_the_same_metrics(project, runs):
     assert all_metrics(project / "docker") == by_dvc
 
 
-def test_a_run_in_containers_ends_with_the_comparison_and_where_everything_lies(project, runs):
+def test_a_run_in_containers_ends_with_comparison_and_locations(project, runs):
     assert "registered" in runs["docker"]
     report = re.search(r"^report: (\S+)$", runs["docker"], re.MULTILINE)
     assert report is not None
     assert (project / report[1]).is_file()
 
 
-def test_containers_log_into_the_database_of_the_folder_under_one_parent_with_the_commit_of_the_image(
-    project, runs, image
-):
+def test_containers_log_under_one_parent_with_the_commit_of_the_image(project, runs, image):
     client = MlflowClient(f"sqlite:///{project / 'docker.db'}")
     experiment = client.get_experiment_by_name("containers")
     logged = client.search_runs([experiment.experiment_id])

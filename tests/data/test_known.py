@@ -23,7 +23,7 @@ def prepared(image_folder, tmp_path):
     return PreparedDataset.open(tmp_path / "out"), tmp_path / "store"
 
 
-def test_a_dataset_is_found_by_its_hash_when_the_folder_it_was_prepared_in_is_gone(prepared):
+def test_a_dataset_is_found_by_hash_when_its_folder_is_gone(prepared):
     dataset, store = prepared
     images = dataset.images(slice(0, 3))
     for file in list(dataset.root.iterdir()):

@@ -89,9 +89,7 @@ def own_split(folder: ImageFolder, *, val: bool = True) -> None:
     folder.table["part"] = ["train"] * 12 + ["val" if val else "train"] * 6 + ["test"] * 6
 
 
-def test_an_own_split_that_separates_copies_is_refused_with_the_key_to_waive(
-    image_folder: ImageFolder, tmp_path: Path
-) -> None:
+def test_a_given_split_that_separates_copies_names_the_key_to_waive(image_folder: ImageFolder, tmp_path: Path) -> None:
     own_split(image_folder)
     copy(image_folder, "00_0", "09_1")
     with pytest.raises(DataError) as caught:

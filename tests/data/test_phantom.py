@@ -98,7 +98,7 @@ def test_findings_have_their_shares(tables: dict[str, pd.DataFrame]) -> None:
         assert np.isclose(tables["hierarchical"][column].mean(), share, atol=0.03)
 
 
-def test_label_noise_moves_a_grade_to_a_neighbour_and_as_often_as_asked_for(tables: dict[str, pd.DataFrame]) -> None:
+def test_label_noise_moves_a_grade_to_a_neighbour_as_often_as_asked(tables: dict[str, pd.DataFrame]) -> None:
     grades = list(PHANTOM_LABELS["ordinal"].classes)
     table = tables["ordinal"]
     moved = table["grade"].map(grades.index) - table["clean_grade"].map(grades.index)
@@ -127,7 +127,7 @@ def test_a_parent_is_present_wherever_its_child_is(tables: dict[str, pd.DataFram
     assert max(parents) >= 2
 
 
-def test_the_images_of_a_patient_vary_in_severity_but_less_than_between_patients(
+def test_severity_varies_less_within_than_between_patients(
     tables: dict[str, pd.DataFrame],
 ) -> None:
     by_patient = tables["ordinal"].groupby("patient_id")["severity"]

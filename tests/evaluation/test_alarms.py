@@ -55,7 +55,7 @@ def test_a_model_that_finds_every_grade_raises_no_alarm() -> None:
     assert _alarms(TARGETS, reference=TARGETS) == []
 
 
-def test_a_grade_that_is_never_predicted_is_named_with_what_the_baseline_finds() -> None:
+def test_a_grade_never_predicted_is_named_with_what_the_baseline_finds() -> None:
     (first, *rest) = _alarms(_with_hits({2: 0}), reference=_with_hits({2: 12}))
     assert first == Alarm(
         "never_predicted", "test", "severe", "never predicts severe (20 test images have it; ce finds 12)"
@@ -172,7 +172,7 @@ def test_a_calibration_that_is_worse_by_less_than_a_tenth_is_no_alarm() -> None:
     assert find_alarms(targets, model, groups, GRADES, AlarmConfig(), split="test", reference=reference) == []
 
 
-def test_a_finding_that_is_never_predicted_is_seen_among_labels_that_are_known() -> None:
+def test_a_finding_never_predicted_is_seen_among_known_labels() -> None:
     targets = np.zeros((60, 2), dtype=np.float32)
     targets[:10, 0] = 1
     targets[10:30, 0] = np.nan  # not known: neither found nor missed

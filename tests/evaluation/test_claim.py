@@ -137,7 +137,7 @@ def test_a_baseline_is_called_ahead_where_the_test_split_shows_it(compare: Compa
     assert heading(result) == "Keep ce, the baseline"
 
 
-def test_a_test_split_that_shows_the_next_loss_to_be_better_contradicts_too(compare: Compare) -> None:
+def test_a_test_split_that_favours_the_runner_up_contradicts_too(compare: Compare) -> None:
     result = compare({"ce": BASELINE, "cdw": [(63, 20), (64, 22), (62, 21)]})
     assert advice(result).startswith(
         "Test contradicts validation, which chose ce, the baseline: on the test split the runner-up, cdw,"

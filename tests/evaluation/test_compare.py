@@ -316,9 +316,7 @@ def test_missing_seeds_are_refused_by_name(tmp_path: Path, report, compare_secti
     assert "compare.seeds_of" in message
 
 
-def test_reports_of_losses_and_seeds_tried_earlier_are_left_out_and_said_to_be(
-    tmp_path: Path, report, compare_section
-) -> None:
+def test_reports_of_earlier_losses_and_seeds_are_left_out_and_named(tmp_path: Path, report, compare_section) -> None:
     named = [report("ce"), report("cdw")]
     alone = compare_reports(named, compare_section(), tmp_path / "alone")
     beside = compare_reports([*named, report("lmf"), report("cdw", 5)], compare_section(), tmp_path / "beside")

@@ -84,7 +84,7 @@ def test_best_keeps_the_own_rule_where_no_other_leads_by_a_standard_error() -> N
     assert "no rule was better than argmax" in found.how
 
 
-def test_best_keeps_the_own_rule_where_the_lead_of_another_hangs_on_one_patient() -> None:
+def test_best_keeps_its_rule_if_the_lead_hangs_on_one_patient() -> None:
     targets = np.arange(40) % 4
     probs = np.eye(4)[targets]
     doubtful = [1, 5, 0]  # two patients whose grade the median alone finds, and one whose grade argmax alone finds

@@ -118,7 +118,7 @@ def test_unknown_labels_belong_to_no_patient() -> None:
     assert found["violation_rate"].method == "wilson"
 
 
-def test_f1_of_a_label_counts_hits_among_the_images_that_have_or_are_said_to_have_it() -> None:
+def test_f1_counts_hits_among_images_with_or_said_to_have_the_label() -> None:
     rng = np.random.default_rng(4)
     targets, probs = (rng.random((80, 2)) < 0.4).astype(float), rng.random((80, 2))
     has, says = targets[:, 1] == 1, probs[:, 1] > 0.5
@@ -133,7 +133,7 @@ def test_a_class_called_weighted_is_not_taken_for_the_average() -> None:
     assert class_of_metric("macro_f1", space) is None
 
 
-def test_a_class_that_no_patient_has_does_not_forbid_averages_over_the_others() -> None:
+def test_a_class_without_patients_leaves_averages_over_the_others() -> None:
     assert enough_patients("macro_f1", {"none": 40, "mild": 20, "severe": 0}, ORDINAL)
     assert not enough_patients("macro_f1", {"none": 40, "mild": 20, "severe": 3}, ORDINAL)
     assert not enough_patients("f1_severe", {"none": 40, "mild": 20, "severe": 0}, ORDINAL)

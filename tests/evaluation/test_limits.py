@@ -44,7 +44,7 @@ def test_images_that_are_all_alike_count_as_one_a_patient(hits: int, images: int
         assert several == pytest.approx(one, abs=0.005)
 
 
-def test_images_that_disagree_within_patients_count_as_no_more_than_there_are() -> None:
+def test_disagreeing_images_of_a_patient_count_at_most_as_themselves() -> None:
     # One hit of two in each patient: no variance over patients at all.
     found = wilson(np.ones(20), np.full(20, 2), 0.95)
     expected = stats.binomtest(20, 40).proportion_ci(method="wilson")
@@ -125,7 +125,7 @@ def test_perfect_separation_has_an_interval_that_shrinks_with_patients() -> None
     assert 0.5 < lows[0] < lows[1] < lows[2] < 1
 
 
-def test_auroc_of_the_other_side_has_a_wider_interval_with_several_alike_images() -> None:
+def test_several_alike_images_widen_the_interval_of_auroc() -> None:
     rng = np.random.default_rng(3)
     positive, negative = rng.normal(1, 1, 12), rng.normal(0, 1, 40)
     area, without = area_without_each(positive, negative)

@@ -81,7 +81,7 @@ def test_difference_equals_the_nested_anova_of_hillis() -> None:
     assert found.case_variance == pytest.approx(2 * (COV2 - COV3))
 
 
-def test_degrees_of_freedom_are_those_of_hillis_where_both_losses_scatter_alike() -> None:
+def test_degrees_of_freedom_are_hillis_if_both_losses_vary_alike() -> None:
     a = np.array(SPIN_ECHO)
     found = compared(a, a + 0.05, within=COV2, between=COV3, case_df=math.inf)
     mean_square, case = a.var(ddof=1), 5 * (COV2 - COV3)
@@ -161,9 +161,7 @@ def test_a_metric_in_other_units_has_the_same_p_value(a: list[float], b: list[fl
 
 
 @given(seeds, seeds, st.floats(0, 2e-4))
-def test_p_is_below_one_minus_confidence_just_where_the_interval_excludes_zero(
-    a: list[float], b: list[float], between: float
-) -> None:
+def test_p_is_significant_just_where_the_interval_excludes_zero(a: list[float], b: list[float], between: float) -> None:
     found = compared(a, b, between=between)
     if found.p is not None and found.low is not None and found.high is not None and abs(found.p - 0.05) > 1e-6:
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)

@@ -93,9 +93,7 @@ def test_targets_that_are_numbers_are_names_in_every_dtype(
 
 
 @pytest.mark.parametrize("targets", [["1", "2", "0"], ["0", "0", "1"], ["4", "1", "2"], ["0", "9", "0"]])
-def test_a_number_that_is_no_class_is_never_a_position_where_classes_are_numbers(
-    tmp_path: Path, targets: list[str]
-) -> None:
+def test_a_number_is_no_position_where_classes_are_numbers(tmp_path: Path, targets: list[str]) -> None:
     space = LabelSpace("ordinal", ("1", "2", "3"))
     rows = [f"i{n},{t},1,0,0" for n, t in enumerate(targets)]
     message = refusal(csv(tmp_path, *rows, header="image_id,target,prob_1,prob_2,prob_3"), space)
@@ -110,7 +108,7 @@ def test_positions_are_not_taken_where_only_some_classes_are_numbers(tmp_path: P
     assert "line 2: target '0' is not one of the classes; allowed: none, 1, 2. As positions" in refusal(path, space)
 
 
-def test_without_split_every_row_is_test_and_without_group_every_image_is_its_own(tmp_path: Path) -> None:
+def test_without_split_rows_are_test_and_without_group_their_own(tmp_path: Path) -> None:
     header = "image_id,target,prob_none,prob_mild,prob_severe"
     predictions = read_predictions(csv(tmp_path, "007,none,1,0,0", "7,mild,0,1,0", header=header), SPACE)
     assert predictions.splits == ("test",)

@@ -87,9 +87,7 @@ def test_alarms_and_warnings_stand_before_the_numbers(tmp_path: Path, draw, ordi
     assert {a["split"] for a in alarms} == {"val", "test"}
 
 
-def test_patients_with_the_class_stand_beside_it_and_too_few_have_no_interval(
-    tmp_path: Path, draw, ordinal: LabelSpace
-) -> None:
+def test_a_class_shows_its_patients_and_too_few_give_no_interval(tmp_path: Path, draw, ordinal: LabelSpace) -> None:
     frame = draw(ordinal, images=240).frame
     severe = frame["target"] == 3
     few = frame[~severe | (frame["group_id"].isin(frame.loc[severe, "group_id"].unique()[:9]))]

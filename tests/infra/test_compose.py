@@ -59,7 +59,7 @@ def test_the_example_holds_no_secret_and_is_asked_for_nothing_more(checkout: Pat
     assert config(checkout).returncode == 0
 
 
-def test_the_secrets_are_random_for_their_owner_alone_and_never_overwritten(checkout: Path) -> None:
+def test_secrets_are_random_private_and_never_overwritten(checkout: Path) -> None:
     assert make_env(checkout).returncode == 0
     path = checkout / "infra" / ".env"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -203,7 +203,7 @@ def test_the_secrets_that_are_made_are_random_and_used() -> None:
     )
 
 
-def test_the_keys_of_a_store_of_ones_own_are_taken_over_whatever_is_in_them() -> None:
+def test_the_keys_of_your_own_store_are_taken_over_unchanged() -> None:
     given = {"S3_ACCESS_KEY_ID": "me", "S3_SECRET_ACCESS_KEY": 'it\'s: a "key" #1 %s', "PATH": "/usr/bin:/bin"}
     script = KUBERNETES / "create-secrets.sh"
     text = subprocess.run(["sh", script, "team-a"], env=given, capture_output=True, text=True, check=True).stdout
@@ -259,7 +259,7 @@ def test_nothing_passes_between_pods_that_no_policy_names(environment: str) -> N
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_the_job_that_upgrades_mlflow_is_valid_and_reaches_the_database_alone(environment: str) -> None:
+def test_the_mlflow_upgrade_job_is_valid_and_reaches_the_database_only(environment: str) -> None:
     documents = rendered(f"overlays/{environment}/platform")
     (server,) = (d for d in documents if policy.title(d) == "StatefulSet/mlflow")
     script = KUBERNETES / "mlflow_upgrade_job.py"
@@ -292,7 +292,7 @@ def test_our_own_image_is_the_one_that_the_pipelines_name() -> None:
     assert {image for image in images if "raregrade" in image} == {f"localhost/raregrade:{__version__}"}
 
 
-def test_prod_takes_its_images_from_one_registry_and_runs_no_database_of_its_own() -> None:
+def test_prod_uses_one_registry_and_runs_no_database() -> None:
     documents = [d for part in ("platform", "serving") for d in rendered(f"overlays/prod/{part}")]
     pods = list(policy.pod_specs(documents))
     assert {owner for owner, _ in pods} == {"StatefulSet/mlflow", "Deployment/optuna-dashboard", "Deployment/serving"}

@@ -97,7 +97,7 @@ def test_one_step_trains_every_weight(name: str, size: int, channels: int) -> No
 
 
 @pytest.mark.parametrize(("name", "size", "takes"), [("inception_v3", 64, 75), ("densenet121", 28, 32)])
-def test_images_too_small_for_a_backbone_are_refused_with_a_size_that_is_not(name: str, size: int, takes: int) -> None:
+def test_images_too_small_for_a_backbone_name_a_size_that_works(name: str, size: int, takes: int) -> None:
     with pytest.raises(
         ModelError, match=rf"'{name}' cannot work on images of {size} px. It takes {takes} px"
     ) as caught:

@@ -49,7 +49,7 @@ def test_the_median_is_the_lowest_grade_that_reaches_one_half(seed: int) -> None
     np.testing.assert_array_equal(Decision("median").decide(probs), expected)
 
 
-def test_the_median_takes_the_lower_grade_where_exactly_one_half_lies_below() -> None:
+def test_the_median_takes_the_lower_grade_at_exactly_one_half() -> None:
     assert Decision("median").decide(np.array([[0.25, 0.25, 0.5]])).tolist() == [1]
     assert Decision("median").decide(np.array([[0.1, 0.2, 0.2, 0.5]], dtype=np.float32)).tolist() == [2]
 

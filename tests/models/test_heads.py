@@ -74,7 +74,7 @@ def test_a_tau_normalised_head_has_no_bias_left():
     torch.testing.assert_close(tau_normalised_head(head, 1.0)(features), features @ tau_normalise(head.weight, 1.0).T)
 
 
-def test_weight_scaling_trains_its_factors_alone_and_folds_into_a_plain_head():
+def test_weight_scaling_trains_only_factors_and_folds_into_the_head():
     scaling = LearnableWeightScaling(LinearHead(6, 4))
     features = torch.randn(9, 6)
     torch.testing.assert_close(scaling(features), scaling.head(features))
@@ -84,7 +84,7 @@ def test_weight_scaling_trains_its_factors_alone_and_folds_into_a_plain_head():
     torch.testing.assert_close(scaling.folded()(features), scaling(features))
 
 
-def test_a_frozen_backbone_keeps_weights_batchnorm_statistics_and_its_dropout_off():
+def test_a_frozen_backbone_keeps_weights_and_statistics_without_dropout():
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5))
     model = nn.Sequential(backbone, LinearHead(8, 3))

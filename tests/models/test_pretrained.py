@@ -211,7 +211,7 @@ def test_of_several_revisions_in_a_cache_it_is_that_of_main(tmp_path: Path, weig
     assert holds_the_weights(build(weights=str(tmp_path)))
 
 
-def test_a_folder_without_the_weights_says_what_was_looked_for_and_how_to_bring_them(tmp_path: Path) -> None:
+def test_a_folder_without_weights_says_what_to_bring(tmp_path: Path) -> None:
     message = refused(weights=str(tmp_path))
     assert f"{tmp_path} holds no weights of 'resnet10t'" in message
     assert "resnet10t.c3_in1k.safetensors" in message
@@ -390,7 +390,7 @@ def test_a_file_that_settings_name_is_preferred_to_the_hub(hub: type[_Hub], weig
 
 
 @pytest.mark.parametrize("network_is", ["refused", "silent", "switched off"])
-def test_without_a_network_the_answer_comes_within_seconds_and_says_what_to_do(
+def test_without_a_network_the_advice_comes_within_seconds(
     point_to: Any, monkeypatch: pytest.MonkeyPatch, network_is: str
 ) -> None:
     timm.create_model(NAME, num_classes=0)  # what is imported by now is not waited for below

@@ -93,7 +93,7 @@ def test_patients_that_brixia_leaves_blank_are_refused_with_their_lines(real_dat
 
 
 @pytest.mark.slow
-def test_ham10000_keeps_lesions_together_and_the_shares_of_the_rarest_class(real_data: Path, tmp_path: Path) -> None:
+def test_ham10000_keeps_lesions_together_and_the_rarest_share(real_data: Path, tmp_path: Path) -> None:
     path = need(real_data / "ham10000_200x150")
     dataset = prepare(
         tmp_path / "out",

@@ -52,7 +52,7 @@ def crowned(large_dataset: PreparedDataset, compare: Compare, tracking: Tracking
     return crown
 
 
-def test_a_model_that_has_learned_is_shown_to_be_better_than_a_random_champion(
+def test_a_trained_model_is_shown_to_beat_a_random_champion(
     large_dataset: PreparedDataset, crowned: Compare, tracking: Tracking
 ) -> None:
     contest = crowned("cdw_ce")
@@ -69,7 +69,7 @@ def test_a_model_that_has_learned_is_shown_to_be_better_than_a_random_champion(
     assert (moved.moved, moved.remarks[-1]) == (True, sentence)
 
 
-def test_a_challenger_as_good_as_the_champion_is_not_superior_but_not_inferior(
+def test_a_challenger_as_good_as_the_champion_is_non_inferior_only(
     large_dataset: PreparedDataset, crowned: Compare, tracking: Tracking
 ) -> None:
     contest = crowned("ce", "cdw_ce")
@@ -80,7 +80,7 @@ def test_a_challenger_as_good_as_the_champion_is_not_superior_but_not_inferior(
     assert _register(contest, large_dataset, tracking, gate=lenient).registered
 
 
-def test_a_champion_cannot_be_replaced_untested_where_the_gate_asks_for_a_test(
+def test_no_champion_is_replaced_untested_if_the_gate_asks_for_a_test(
     large_dataset: PreparedDataset, crowned: Compare, tracking: Tracking
 ) -> None:
     contest = crowned("cdw_ce")
@@ -151,7 +151,7 @@ def _deciding(rule: str) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
-def test_the_same_weights_with_another_decision_rule_are_another_version_that_decides_by_it(
+def test_another_decision_rule_makes_another_version_that_uses_it(
     large_dataset: PreparedDataset, compare: Compare, tracking: Tracking, tmp_path: Any
 ) -> None:
     for rule, version in (("argmax", "1"), ("median", "2"), ("argmax", "1"), ("median", "2")):

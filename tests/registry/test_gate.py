@@ -109,7 +109,7 @@ def test_non_inferior_needs_an_interval_above_the_margin(mean: float, passes: bo
     assert ("is not shown to be" in sentence) is not passes
 
 
-def test_of_two_models_that_decide_alike_neither_is_better_and_neither_is_worse() -> None:
+def test_models_that_decide_alike_are_neither_better_nor_worse() -> None:
     alike = _tested(0.0, 0.0, None)
     assert not evaluate_gate([SUPERIOR], {}, alike).passed
     assert evaluate_gate([NON_INFERIOR], {}, alike).passed
@@ -156,7 +156,7 @@ def test_without_anything_to_be_held_against_floors_decide() -> None:
     assert not evaluate_gate(rules, {"val_qwk": 0.3}, None).passed
 
 
-def test_a_metric_that_is_missing_or_not_a_number_on_either_side_is_a_refusal() -> None:
+def test_a_missing_or_undefined_metric_on_either_side_refuses() -> None:
     floor = GateRule(metric="val_qwk", threshold=0.0)
     change = GateRule(metric="val_qwk", min_absolute_change=-1.0)
     nan = float("nan")
@@ -186,7 +186,7 @@ def test_a_gate_without_rules_says_so() -> None:
     assert evaluate_gate([], {}).remarks == ("the gate has no rules",)
 
 
-def test_a_reference_survives_being_recorded_and_an_earlier_record_has_no_tests() -> None:
+def test_a_reference_survives_recording_and_an_old_record_has_no_tests() -> None:
     reference = _tested(0.03, 0.01)
     recorded = json.loads(json.dumps(dataclasses.asdict(reference)))
     assert Reference.from_json(recorded) == reference

@@ -33,7 +33,7 @@ def test_aliases_have_their_own_past() -> None:
     assert versions_before(moves, "champion", "2") == ["1"]
 
 
-def test_an_alias_that_was_moved_by_hand_goes_back_to_its_last_known_holder() -> None:
+def test_an_alias_moved_by_hand_goes_back_to_its_last_known_holder() -> None:
     moves = [_promote("1", None), _promote("2", "1")]
     assert versions_before(moves, "champion", "7") == ["2", "1"]
 

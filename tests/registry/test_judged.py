@@ -27,7 +27,7 @@ def test_the_worst_alarm_is_the_first_reason_and_rules_come_last() -> None:
     )
 
 
-def test_of_two_alarms_of_one_kind_about_one_class_and_split_the_first_counts() -> None:
+def test_of_two_alarms_of_a_kind_about_a_class_the_first_counts() -> None:
     against_baseline = Alarm("never_predicted", "test", "severe", "never predicts severe (ce finds 12)")
     on_val = Alarm("never_predicted", "val", "severe", "never predicts severe on val")
     assert _judged(NEVER, against_baseline, on_val).alarms == (NEVER, on_val)

@@ -83,7 +83,7 @@ def test_nothing_is_written_but_the_store(dataset: PreparedDataset, compare: Com
     assert sys.path == before
 
 
-def test_the_registered_model_is_fetched_by_alias_or_version_and_predicts_the_same(
+def test_a_model_fetched_by_alias_or_version_predicts_the_same(
     dataset: PreparedDataset, compare: Compare, tracking: Tracking, tmp_path: Path
 ) -> None:
     contest = compare(dataset)
@@ -97,7 +97,7 @@ def test_the_registered_model_is_fetched_by_alias_or_version_and_predicts_the_sa
 
 
 @pytest.mark.slow
-def test_the_mlflow_model_loads_without_the_package_training_code_or_pickles(
+def test_the_mlflow_model_loads_without_training_code_or_pickles(
     dataset: PreparedDataset, compare: Compare, tracking: Tracking, tmp_path: Path
 ) -> None:
     contest = compare(dataset)

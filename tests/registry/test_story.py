@@ -102,9 +102,7 @@ def blind(study: Callable[..., Any]) -> Any:
 ALARM = "cdw_ce never predicts severe (25 test images have it; ce finds "
 
 
-def test_a_loss_that_leads_but_never_predicts_the_worst_grade_leaves_the_baseline_registered(
-    blind: Any, tracking: Tracking
-) -> None:
+def test_a_leading_loss_that_misses_the_worst_grade_is_not_registered(blind: Any, tracking: Tracking) -> None:
     result = blind(tracking)
     assert (result.registered, result.loss, result.alarms) == (True, "ce", ())
     assert result.verdict.startswith("Alarm: cdw_ce never predicts severe")
@@ -123,7 +121,7 @@ def test_a_loss_that_leads_but_never_predicts_the_worst_grade_leaves_the_baselin
     assert promote(NAME, "1", tracking=tracking, gate=GATE).moved
 
 
-def test_the_best_on_validation_is_refused_with_the_alarm_as_first_sentence(blind: Any, tracking: Tracking) -> None:
+def test_the_best_on_validation_is_refused_with_the_alarm_first(blind: Any, tracking: Tracking) -> None:
     result = blind(tracking, when="best")
     assert (result.registered, result.version, result.loss) == (False, None, "cdw_ce")
     first, last = result.reasons
@@ -136,9 +134,7 @@ def test_the_best_on_validation_is_refused_with_the_alarm_as_first_sentence(blin
     assert list_models(None, tracking) == []
 
 
-def test_an_alarm_that_is_waived_opens_the_description_and_still_stops_a_promotion(
-    blind: Any, tracking: Tracking
-) -> None:
+def test_a_waived_alarm_opens_the_description_and_stops_promotion(blind: Any, tracking: Tracking) -> None:
     result = blind(tracking, when="best", gate=[], alarms=AlarmConfig(refuse=False))
     assert (result.registered, result.loss) == (True, "cdw_ce")
     (alarm,) = result.alarms
@@ -161,9 +157,7 @@ def doubtful(study: Callable[..., Any]) -> Any:
     return study({"ce": _seeds(0.7, 0.7, 21), "cdw_ce": _seeds(0.8, 0.7, 31)})
 
 
-def test_a_loss_that_is_clearly_better_is_registered_by_its_median_seed_and_promoted_from_the_record(
-    study: Callable[..., Any], tracking: Tracking
-) -> None:
+def test_a_clearly_better_loss_is_registered_by_its_median_seed(study: Callable[..., Any], tracking: Tracking) -> None:
     result = study({"ce": _seeds(0.5, 0.5, 1), "cdw_ce": _seeds(0.85, 0.85, 11)})(tracking)
     assert (result.registered, result.loss, result.reasons) == (True, "cdw_ce", ())
     assert result.remarks[0] == (
@@ -185,9 +179,7 @@ def test_the_registered_seed_is_the_one_of_median_validation_value(
     assert (result.loss, result.seed) == ("cdw_ce", 3)
 
 
-def test_equally_good_losses_leave_the_baseline_registered_with_the_doubt_in_words(
-    doubtful: Any, tracking: Tracking
-) -> None:
+def test_equally_good_losses_register_the_baseline_with_the_doubt(doubtful: Any, tracking: Tracking) -> None:
     result = doubtful(tracking)
     assert (result.registered, result.loss) == (True, "ce")
     assert result.remarks[0] == (

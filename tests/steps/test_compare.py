@@ -102,7 +102,7 @@ def test_looks_of_other_machines_are_found_in_mlflow(
     }  # fmt: skip
 
 
-def test_a_ledger_that_cannot_be_written_costs_the_count_and_not_the_comparison(
+def test_an_unwritable_ledger_costs_the_count_not_the_comparison(
     tmp_path: Path,
     reports: dict[str, list[Path]],
     no_tracking: Tracking,

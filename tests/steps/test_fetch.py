@@ -121,7 +121,7 @@ def test_a_folder_comes_at_its_revision_and_is_described_by_reference(get, origi
 
 
 @slow
-def test_another_revision_has_a_folder_of_its_own_and_the_same_one_is_not_fetched_again(get, origin):
+def test_a_revision_has_its_own_folder_and_is_fetched_once(get, origin):
     first, second = get(), get(revision="main")
     assert first["path"] != second["path"]
     assert second["files"] == IMAGES + 1
@@ -192,7 +192,7 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(get, origin, tmp_path):
 
 
 @slow
-def test_a_file_that_is_broken_in_the_remote_is_found_and_nothing_looks_complete(get, origin, tmp_path):
+def test_a_broken_file_in_the_remote_leaves_nothing_that_looks_complete(get, origin, tmp_path):
     broken = origin.object_of(origin.repo / "data" / "mine" / "images" / "5.png")
     content = broken.read_bytes()
     broken.write_bytes(content[::-1])
@@ -263,7 +263,7 @@ def test_passwords_are_never_shown(repo, shown):
 
 @slow
 @pytest.mark.usefixtures("credentials")
-def test_the_command_fetches_what_the_parameters_name_and_says_how_to_go_on(origin, tmp_path, capsys):
+def test_the_command_fetches_what_params_name_and_says_what_is_next(origin, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text(
         "data: {source: folder, path: data/mine, task: ordinal, classes: [a, b], label_column: grade}\n"
         "losses: {ce: {}}\ncompare: {losses: [ce], seeds: [1], baseline: ce}\ntracking: {uri: none}\n"

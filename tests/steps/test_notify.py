@@ -74,9 +74,7 @@ def test_a_server_that_is_overloaded_is_asked_again(webhook, no_tracking):
 
 
 @pytest.mark.parametrize(("answers", "asked"), [([500] * 5, 3), ([403], 1)])
-def test_a_report_that_does_not_arrive_is_a_warning_that_keeps_the_address_to_itself(
-    webhook, no_tracking, caplog, answers, asked
-):
+def test_a_report_that_does_not_arrive_warns_without_the_address(webhook, no_tracking, caplog, answers, asked):
     webhook.answers = list(answers)
     assert notify(FAILED, tracking=no_tracking)["delivered"] is False
     assert len(webhook.received) == asked
@@ -109,7 +107,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_parent_run_says_that_the_pipeline_failed_though_every_run_in_it_went_well(store):
+def test_the_parent_run_fails_with_the_pipeline(store):
     """A task that ends before it opens its run leaves no trace in MLflow."""
     tracking = Tracking(store, "exit", group="run-7")
     with start_step(tracking, "prepare", name="prepare"):

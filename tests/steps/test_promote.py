@@ -85,7 +85,7 @@ def test_a_refusal_of_one_line_is_its_own_reason(promoted):
     assert value["reasons"] == ["the two cannot be compared"]
 
 
-def test_what_was_not_registered_is_not_promoted_and_the_reasons_are_handed_on(promoted):
+def test_the_unregistered_is_not_promoted_and_reasons_are_passed_on(promoted):
     value, asked = promoted({**REGISTERED, "registered": False, "version": None, "reasons": ["ce never predicts"]})
     assert asked == {}
     assert value["reasons"] == ["nothing was registered, so there is nothing to promote", "ce never predicts"]

@@ -185,7 +185,7 @@ def test_a_cluster_that_is_away_for_a_while_is_asked_again(server, start):
     assert sum("asking again" in line for line in start.said) == 3
 
 
-def test_a_cluster_that_is_away_at_the_start_is_a_failure_worth_another_try(server, start):
+def test_a_cluster_away_at_the_start_is_worth_another_try(server, start):
     server.failing["POST"] = [503]
     with pytest.raises(ClusterUnavailableError, match="failed with 503"):
         start()

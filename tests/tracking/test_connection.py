@@ -111,7 +111,7 @@ def test_a_database_of_another_mlflow_version_is_reported_with_the_command(track
         open_client(tracking.uri)
 
 
-def test_a_deleted_experiment_is_reported_with_the_command_that_restores_it(tracking: Tracking) -> None:
+def test_a_deleted_experiment_is_reported_with_how_to_restore_it(tracking: Tracking) -> None:
     connection = connect(tracking.uri, "grades")
     connection.client.delete_experiment(connection.experiment_id)
     with pytest.raises(UserError, match=f"mlflow experiments restore --experiment-id {connection.experiment_id}"):

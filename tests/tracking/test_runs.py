@@ -100,7 +100,7 @@ def test_files_lie_beside_the_database_wherever_the_step_runs(tracking: Tracking
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_relative_database_is_found_from_the_folder_where_the_client_was_made(
+def test_a_relative_database_is_found_from_where_the_client_was_made(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -218,7 +218,7 @@ def test_a_missing_artifact_is_a_mistake_of_the_caller(tracking: Tracking, tmp_p
         run.log_artifacts(tmp_path / "nothing")
 
 
-def test_the_group_depends_on_parameters_and_data_but_not_on_where_runs_are_logged() -> None:
+def test_the_group_depends_on_parameters_and_data_not_on_the_server() -> None:
     params = load_params(PARAMS)
     group = group_of(params, "hash1")
     assert len(group) == 12
@@ -255,7 +255,7 @@ with start_step(Tracking(uri, "grades", "group1"), "train", name=f"train ce seed
 
 
 @pytest.mark.slow
-def test_processes_that_start_together_on_a_fresh_database_share_one_parent(tmp_path: Path) -> None:
+def test_processes_starting_together_on_a_fresh_database_share_a_parent(tmp_path: Path) -> None:
     (tmp_path / "meeting").mkdir()
     uri = f"sqlite:///{tmp_path}/new/folder/mlflow.db"
     processes = [

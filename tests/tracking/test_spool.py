@@ -166,7 +166,7 @@ with start_step(Tracking(sys.argv[1], "grades", "group1"), "train", name="train 
 
 
 @pytest.mark.slow
-def test_the_next_command_sends_what_a_killed_process_left_and_says_that_its_run_failed(tracking: Tracking) -> None:
+def test_the_next_command_sends_what_a_killed_process_left(tracking: Tracking) -> None:
     command = [sys.executable, "-c", _KILLED_IN_A_STEP, tracking.uri]
     killed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -28,7 +28,7 @@ def test_each_row_becomes_a_record(image_folder: ImageFolder) -> None:
     assert raw.findings == []
 
 
-def test_without_a_group_column_each_image_is_its_own_group_and_a_finding_says_so(image_folder: ImageFolder) -> None:
+def test_without_a_group_column_a_finding_says_images_are_groups(image_folder: ImageFolder) -> None:
     image_folder.table = image_folder.table.drop(columns="patient")
     raw = read_source(image_folder.config(group_column=None))
     assert len({r.group_id for r in raw.records}) == 24

@@ -125,7 +125,7 @@ def test_findings_in_one_cell_are_read_with_a_separator(raw: Path) -> None:
     assert dataset.info["num_groups"] == 20
 
 
-def test_uncertain_and_blank_findings_follow_policies_that_are_written_down(raw: Path) -> None:
+def test_uncertain_and_blank_findings_follow_recorded_policies(raw: Path) -> None:
     """CheXpert: 1, 0, -1 (uncertain) and blank (not mentioned); patients only in the paths."""
     names = [f"train/patient{n // 2:05d}/study1/view{n % 2 + 1}_frontal.jpg" for n in range(40)]
     draw(raw, names)
