@@ -126,3 +126,28 @@ def test_what_speaks_against_a_model_and_its_rule_are_said_before_the_metrics(ru
     lines = result.stdout.splitlines()
     assert lines[0].startswith("alarm: the model never predicts severe (10 test images")
     assert lines[1] == "decided by: median (the rule of the loss is argmax)"
+
+
+@pytest.mark.slow
+def test_losses_are_compared_over_folds_by_a_command(run: Command, prepared: Path, project: Path) -> None:
+    shutil.copytree(prepared / "raw", project / "raw")
+    folds = ("--set", "data.split.folds=2")
+    assert run("prepare", "--out", "prepared", *folds).returncode == 0
+    for loss in ("ce", "cdw_ce"):
+        for fold in ("0", "1"):
+            model, report = f"models/{loss}/1/{fold}", f"reports/{loss}/1/{fold}"
+            trained = run("train", "--data", "prepared", "--loss", loss, "--fold", fold, "--out", model, *folds)
+            assert trained.returncode == 0, trained.stderr
+            judged = run("evaluate", "--model", model, "--data", "prepared", "--out", report, *folds)
+            assert judged.returncode == 0, judged.stderr
+    compared = run("compare-folds", "reports", "--data", "prepared", "--out", "folds", *folds)
+    assert compared.returncode == 0, compared.stderr
+    assert "val_qwk of each fold:" in compared.stdout
+    assert compared.stdout.splitlines()[-1] == "report: folds/comparison/comparison.html"
+    spread = json.loads((project / "folds" / "folds.json").read_text())
+    assert list(spread["ce"]["1"]["val_qwk"]["per_fold"]) == ["0", "1"]
+
+    shutil.rmtree(project / "reports" / "ce" / "1" / "1")
+    lacking = run("compare-folds", "reports", "--data", "prepared", "--out", "again", *folds)
+    assert (lacking.returncode, (project / "again").exists()) == (2, False)
+    assert "Traceback" not in lacking.stderr

@@ -30,7 +30,7 @@ def test_help_lists_every_command(run: Command, arguments: list[str]) -> None:
     commands = result.stdout.split("Commands:\n")[1].split("\n\n")[0]
     listed = {line.split()[0] for line in commands.splitlines()}
     assert listed == {
-        "phantom", "fetch", "prepare", "verify", "train", "evaluate", "compare", "show",
+        "phantom", "fetch", "prepare", "verify", "train", "evaluate", "compare", "compare-folds", "show",
         "register", "promote", "rollback", "models", "predict", "params", "presets",
         "pipeline", "sync", "tune", "dashboard",
     }  # fmt: skip

@@ -33,6 +33,12 @@ def test_what_lies_deeper_is_not_found(tmp_path: Path) -> None:
         folders_holding("model.json", [tmp_path])
 
 
+def test_reports_of_folds_are_found_three_levels_below(tmp_path: Path) -> None:
+    make(tmp_path, "ce/1/0", "ce/1/1")
+    found = folders_holding("model.json", [tmp_path], levels=3)
+    assert [str(f.relative_to(tmp_path)) for f in found] == ["ce/1/0", "ce/1/1"]
+
+
 def test_a_folder_given_twice_counts_once(tmp_path: Path) -> None:
     make(tmp_path, "ce/1", "lmf/1")
     found = folders_holding("model.json", [tmp_path / "lmf" / "1", tmp_path])

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.config import AugmentConfig, TrainConfig, dump_params, load_params, merged_params
+from raregrade.config import AugmentConfig, TrainConfig, dump_params, load_params, merged_params, merged_text
 from raregrade.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -169,3 +169,25 @@ def test_a_preset_for_other_labels_is_refused(write: Write) -> None:
     preset = ROOT / "src" / "raregrade" / "presets" / "papers" / "cdw_ce_resnet18.yaml"
     with pytest.raises(ConfigError, match=r"cdw_ce fits task ordinal, but data\.task is multiclass"):
         load_params(ROOT / "src" / "raregrade" / "presets" / "phantom" / "imbalanced.yaml", presets=[preset])
+
+
+def test_comments_stay_where_values_change(tmp_path: Path, valid: dict[str, Any]) -> None:
+    path = tmp_path / "params.yaml"
+    text = "# about the project\n" + yaml.safe_dump(valid | {"train": {"epochs": 7}}, sort_keys=False)
+    path.write_text(text.replace("  epochs: 7\n", "  # so few for a trial\n  epochs: 7 # of training\n"))
+    result = merged_text(path, ["train.epochs=9", "train.backbone=resnet34", "seed=3"])
+    assert "# about the project\n" in result
+    assert "  # so few for a trial\n  epochs: 9 # of training\n  backbone: resnet34\n" in result
+    assert result.endswith("seed: 3\n")
+    path.write_text(result)
+    assert merged_text(path) == result
+
+
+@pytest.mark.parametrize("preset", PAPERS, ids=lambda path: path.stem)
+def test_the_text_of_merged_layers_reads_back_to_their_values(preset: Path, tmp_path: Path) -> None:
+    text = merged_text(fitting(preset), ["train.lr=1e-3", "train.backbone='010'"], [preset])
+    merged = merged_params(fitting(preset), ["train.lr=1e-3", "train.backbone='010'"], [preset])
+    (tmp_path / "params.yaml").write_text(text)
+    assert merged_params(tmp_path / "params.yaml") == merged
+    comments = [line for line in fitting(preset).read_text().splitlines() if line.startswith("#")]
+    assert all(line in text for line in comments)

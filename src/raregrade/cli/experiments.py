@@ -1,4 +1,4 @@
-"""Commands that train and judge models: train, evaluate, compare, show."""
+"""Commands that train and judge models: train, evaluate, compare, compare-folds, show."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from raregrade.cli.options import (
     tracking_of,
 )
 from raregrade.cli.printing import print_next_steps, print_registration, print_table, terminal_width
+from raregrade.cli.results import print_comparison
 from raregrade.errors import UserError
 
 _COMPARE = "`raregrade compare` writes it."
@@ -169,6 +170,31 @@ def compare(
     _print_comparison(step(section(config, "compare"), folders, out, tracking=tracking_of(config)), out)
 
 
+def compare_folds(
+    *,
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORTS", help="Report folders, or a folder that holds them.")
+    ],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the comparison and folds.json.")],
+    options: ParamsOptions,
+) -> None:
+    """Compare losses over the folds of cross-validation.
+
+    It takes one report for each loss, seed and fold, of models that `raregrade train --fold` trained.
+
+    Example:
+        raregrade compare-folds reports --data data/prepared --out folds
+    """
+    config = options.read()
+    from raregrade.config import section
+    from raregrade.steps.compare_folds import compare_folds as step
+
+    folders = folders_holding("report.json", reports, levels=3)
+    step(section(config, "compare"), folders, data, out, tracking=tracking_of(config))
+    print(f"report: {print_comparison(out)}")
+
+
 def show(
     *,
     comparison: Annotated[Path, typer.Argument(metavar="FOLDER", help="A comparison.")],
@@ -225,4 +251,10 @@ def _print_comparison(comparison: dict[str, Any], folder: Path) -> None:
     print(f"report: {folder / 'comparison.html'}")
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "compare": compare, "show": show}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "compare-folds": compare_folds,
+    "show": show,
+}

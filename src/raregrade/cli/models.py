@@ -39,7 +39,7 @@ def register(
     ] = None,
     options: ParamsOptions,
 ) -> None:
-    """Register what a comparison recommends, if it passes the gate.
+    """Register what a comparison recommends, if the gate agrees.
 
     That is a loss shown to be better, else the baseline. A refusal is a result: it is written to --out, and the exit
     code is 0.
@@ -102,9 +102,9 @@ def rollback(
         raregrade rollback severity
     """
     config = options.read()
-    from raregrade.registry import rollback as move_back
+    from raregrade.steps.rollback import rollback as step
 
-    _print_promotion(move_back(name, tracking=tracking_of(config)))
+    _print_promotion(step(name, tracking=tracking_of(config)))
 
 
 def list_registered(

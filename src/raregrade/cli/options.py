@@ -78,8 +78,8 @@ def tracking_of(params: Params) -> Tracking:
     return Tracking.of(params)
 
 
-def folders_holding(name: str, roots: list[Path]) -> list[Path]:
-    """Folders that hold a file ``name``: each of ``roots``, or what lies one or two levels below it.
+def folders_holding(name: str, roots: list[Path], *, levels: int = 2) -> list[Path]:
+    """Folders that hold a file ``name``: each of ``roots``, or what lies up to ``levels`` levels below it.
 
     Raises:
         UserError: a root that does not exist, or that has no such file.
@@ -88,9 +88,13 @@ def folders_holding(name: str, roots: list[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder. Give folders that hold {name}.")
-        here = [root / name] if (root / name).is_file() else [*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
+        here = (
+            [root / name]
+            if (root / name).is_file()
+            else [found for level in range(1, levels + 1) for found in root.glob(f"{'*/' * level}{name}")]
+        )
         if not here:
-            raise UserError(f"{root}: no {name} in it, nor up to two levels below.")
+            raise UserError(f"{root}: no {name} in it, nor up to {'two' if levels == 2 else levels} levels below.")
         found += sorted(file.parent for file in here)
     return list(dict.fromkeys(found))
 

@@ -21,16 +21,16 @@ def show_params(
 ) -> None:
     """Print the parameters with presets and --set laid over them.
 
-    Written to params.yaml, they are what `dvc repro` runs. Comments are not kept.
+    Written to params.yaml, they are what `dvc repro` runs. Its comments stay.
 
     Example:
         raregrade params --preset cdw_ce_resnet18 --out params.yaml
     """
     options.read()  # refuses what is wrong
     from raregrade.atomic import write_text
-    from raregrade.config import dump_params, merged_params
+    from raregrade.config import merged_text
 
-    text = dump_params(merged_params(options.params, options.set_ or (), options.preset or ()))
+    text = merged_text(options.params, options.set_ or (), options.preset or ())
     if out is None:
         print(text, end="")
     else:

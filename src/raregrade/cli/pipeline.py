@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 WORKPLACE = Path(".raregrade")
 
-app = typer.Typer(
-    help="Compile, run and submit the Kubeflow pipelines of this folder.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Compile, run and submit the Kubeflow pipelines.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class Runner(StrEnum):

@@ -28,7 +28,7 @@ def upgrade(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Say what changed since the version of params.yaml, and set it.
+    """Take params.yaml to this version, and say what changed.
 
     Steps whose numbers changed are marked: `dvc repro` runs them again, with all that depends on them.
 
@@ -65,7 +65,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="To listen on.")] = 5000,
     options: ParamsOptions,
 ) -> None:
-    """Open the runs and the registry in MLflow's pages, until Ctrl-C.
+    """Open runs and registry in MLflow's pages, until Ctrl-C.
 
     Example:
         raregrade ui --port 5001

@@ -24,7 +24,7 @@ def print_results(outputs: Mapping[str, Path], folder: Path) -> None:
     if "study" in outputs:
         _print_study(outputs["study"])
     if "comparison" in outputs:
-        page = _print_comparison(outputs["comparison"])
+        page = print_comparison(outputs["comparison"])
     if "registration" in outputs:
         print_registration(read_json(outputs["registration"] / "registered.json", _INCOMPLETE))
     if "promotion" in outputs:
@@ -42,7 +42,7 @@ def _print_study(folder: Path) -> None:
     print(f"{best['verdict']}\n{best['loss']} is trained with {values or 'its defaults'}\n")
 
 
-def _print_comparison(folder: Path) -> Path:
+def print_comparison(folder: Path) -> Path:
     """Print the table, and for a comparison over folds the spread; the comparison's page."""
     from raregrade.evaluation.table import RUN_FILE, format_summary
 

@@ -7,7 +7,7 @@ the part that it may read, and nothing else. Needs neither torch nor mlflow.
 from raregrade.config.data import WAIVABLE, DataConfig, SplitConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
 from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
-from raregrade.config.load import dump_params, load_params, merged_params, params_from_dict
+from raregrade.config.load import dump_params, load_params, merged_params, merged_text, params_from_dict
 from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.metrics import LOWER_IS_BETTER, METRIC_TASKS
 from raregrade.config.model import LossChoice, MadeFor, Params, PhantomConfig, StepVersions, TrackingConfig
@@ -59,6 +59,7 @@ __all__ = [
     "dump_params",
     "load_params",
     "merged_params",
+    "merged_text",
     "params_from_dict",
     "section",
     "section_keys",

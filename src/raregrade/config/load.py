@@ -8,6 +8,7 @@ YAML is read as YAML 1.2 has it (``1e-3`` is a number, ``no`` is a word), as DVC
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from raregrade.config.comments import with_values_of
 from raregrade.config.losses import LOSS_PARAMS
 from raregrade.config.model import LossChoice, Params
 from raregrade.config.presets import preset_file
@@ -120,6 +122,22 @@ def merged_params(
     for override in overrides:
         _apply_override(raw, override)
     return raw
+
+
+def merged_text(path: str | Path, overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()) -> str:
+    """What ``merged_params`` gives as the text of a parameters file, with the comments of ``path``.
+
+    Raises:
+        ConfigError: as ``merged_params``.
+    """
+    merged = merged_params(path, overrides, presets)
+    text = with_values_of(Path(path).read_text(encoding="utf-8"), merged)
+    return text if _canonical(_parse_yaml(text, str(path))) == _canonical(merged) else dump_params(merged)
+
+
+def _canonical(raw: Any) -> str:
+    """The same for the same values: 1, 1.0 and true differ, the order of keys does not count."""
+    return json.dumps(raw, sort_keys=True, default=repr)
 
 
 def dump_params(raw: dict[str, Any]) -> str:
