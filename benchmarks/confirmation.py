@@ -93,8 +93,7 @@ def _confirmation(
 
 def _ridge(features: Floats, grades: Grades) -> Floats:
     gram = features.T @ features + 10.0 * np.eye(FEATURES)
-    solved: Floats = np.linalg.solve(gram, features.T @ (grades - 1.0))
-    return solved
+    return np.asarray(np.linalg.solve(gram, features.T @ (grades - 1.0)), dtype=np.float64)
 
 
 def _predict(features: Floats, weights: Floats) -> Grades:

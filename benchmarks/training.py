@@ -223,7 +223,7 @@ def loop_rate(setting: Setting, batches: Iterator[tuple[Tensor, Tensor]], *, usu
             logits = model(normalise(images))
         loss = functional.cross_entropy(logits.float(), target)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         if step == WARM_UP:
             _wait(device)

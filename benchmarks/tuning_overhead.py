@@ -88,7 +88,8 @@ def _measure(plan: TunePlan, storage: StudyStorage, workers: int) -> float:
     finished = sum(count for count, _ in done)
     if finished != search.trials:
         raise RuntimeError(f"{finished} trials were finished, {search.trials} were asked for")
-    return 1000 * sum(seconds for _, seconds in done) / finished
+    spent: float = sum(seconds for _, seconds in done)
+    return 1000 * spent / int(finished)
 
 
 def _work(plan: TunePlan, search: StudyPlan, storage: StudyStorage, start: Any, results: Any) -> None:

@@ -106,7 +106,7 @@ def _key(loss: str, setting: dict[str, float], seed: int) -> tuple[Any, ...]:
 
 def prepare_phantom(task: Task, folder: Path) -> Any:
     """Draw and prepare the phantom of ``task``; the prepared dataset."""
-    from raregrade.config import DataConfig, PhantomConfig  # noqa: PLC0415 - replaying needs none of these
+    from raregrade.config import DataConfig, PhantomConfig, SplitConfig  # noqa: PLC0415 - replaying needs none of these
     from raregrade.data.phantom import draw_phantom  # noqa: PLC0415
     from raregrade.data.prepare import prepare_dataset  # noqa: PLC0415
 
@@ -117,7 +117,7 @@ def prepare_phantom(task: Task, folder: Path) -> Any:
         path=str(folder / "raw"),
         image_size=size,
         color="grey",
-        split={"val": 0.4, "test": 0.1},
+        split=SplitConfig(val=0.4, test=0.1),
         **task.labels,
     )
     return prepare_dataset(data, _DRAWN_FROM, folder / "prepared")

@@ -81,7 +81,7 @@ def truth(world: World) -> Mapping[str, float]:
 def _shares(patients: Patients, probs: np.ndarray, world: World) -> dict[str, float]:
     """Recall, precision and specificity of each class, by the definition."""
     predicted = predictions_of(probs, world.space)
-    values = {}
+    values: dict[str, float] = {}
     for i, name in enumerate(world.space.classes):
         if world.space.task == "multilabel":
             has, says = patients.targets[:, i] == 1, predicted[:, i]

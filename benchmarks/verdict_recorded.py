@@ -82,7 +82,8 @@ def read_table(table: Path, split: str = "test") -> Recorded:
     """The images of ``split``, of what ``write_table`` wrote; rows sum to one again."""
     frame = pd.read_parquet(table)
     frame = frame[frame["split"] == split]
-    seeds = [name.removesuffix(f"_{SPACE.classes[0]}") for name in frame if name.endswith(f"_{SPACE.classes[0]}")]
+    columns = [str(name) for name in frame.columns]
+    seeds = [name.removesuffix(f"_{SPACE.classes[0]}") for name in columns if name.endswith(f"_{SPACE.classes[0]}")]
     probs = np.stack([frame[[f"{s}_{c}" for c in SPACE.classes]].to_numpy(dtype=np.float64) for s in seeds])
     return Recorded(
         frame["target"].to_numpy(dtype=np.int64),

@@ -70,9 +70,9 @@ def draw_patients(rng: np.random.Generator, world: World, count: int) -> Patient
         for parent, child in world.space.edge_indices:  # a finding implies what it stands under
             targets[:, parent] = np.maximum(targets[:, parent], targets[:, child])
         return Patients(targets, groups, _hardness(rng, groups, (k,)))
-    of_patient = rng.choice(k, count, p=world.shares)
+    class_of_patient = rng.choice(k, count, p=world.shares)
     alike = rng.random(images) < _SAME_CLASS
-    targets = np.where(alike, of_patient[groups], rng.choice(k, images, p=world.shares))
+    targets = np.where(alike, class_of_patient[groups], rng.choice(k, images, p=world.shares))
     return Patients(targets, groups, _hardness(rng, groups, () if world.space.task == "ordinal" else (k,)))
 
 

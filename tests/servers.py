@@ -249,7 +249,12 @@ def postgres_server(
             "synchronous_commit": "off",
             "full_page_writes": "off",
         }
-        command = [server, "-D", data, *(word for key, value in ours.items() for word in ("-c", f"{key}={value}"))]
+        command: list[str | Path] = [
+            server,
+            "-D",
+            data,
+            *(word for key, value in ours.items() for word in ("-c", f"{key}={value}")),
+        ]
         # SIGINT is Postgres's fast shutdown; SIGTERM waits for clients to go.
         with process(
             [*command, *settings],
@@ -280,7 +285,7 @@ def s3_server(folder: Path) -> Iterator[S3]:
     buckets.mkdir(parents=True)
     port = free_port()
     s3 = S3(f"http://127.0.0.1:{port}", "raregrade-test", secrets.token_hex(16), buckets)
-    command = [TOOLS / "rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+    command: list[str | Path] = [TOOLS / "rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{s3.access_key},{s3.secret_key}", "--config", folder / "rclone.conf", buckets]
     with process(command, ready=listens(port), log=folder / "s3.log"):
         yield s3

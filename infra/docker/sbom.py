@@ -23,7 +23,7 @@ _NAME_OF_REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def document(
     *, version: str, revision: str, created: str, python: Iterable[Distribution], dpkg: str, os_release: str
-) -> dict:
+) -> dict[str, Any]:
     """The bill of materials, the same for the same content.
 
     Args:
@@ -72,9 +72,9 @@ def _python_component(name: str, package: Distribution) -> dict[str, Any]:
         "purl": url,
     }
     # An expression is SPDX by definition; the older field is free text, sometimes the whole licence.
-    if expression := package.metadata.get("License-Expression"):
+    if expression := package.metadata.json.get("license_expression"):
         component["licenses"] = [{"expression": expression}]
-    elif (text := package.metadata.get("License") or "") and "\n" not in text and len(text) <= 80:
+    elif (text := package.metadata.json.get("license") or "") and "\n" not in text and len(text) <= 80:
         component["licenses"] = [{"license": {"name": text}}]
     return component
 
