@@ -309,7 +309,6 @@ def test_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
         targets=np.array([0, 2, 1]),
         probs=rng.dirichlet(np.ones(3), 3),
         logits=rng.normal(size=(3, 2)).astype(np.float32),
-        embeddings=rng.normal(size=(3, 5)),
     )
     path = tmp_path / f"p{suffix}"
     write_predictions(written, path)

@@ -34,7 +34,6 @@ class EvaluateConfig(ConfigModel):
     """
 
     batch_size: int = Field(256, ge=1, le=65_536)
-    keep_embeddings: bool = False
     decision: DecisionName = "own"
     costs: list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]] | None = None
     sensitivity: Share | dict[str, Share] | None = None

@@ -42,7 +42,7 @@ class Predictions:
 
     Attributes:
         frame: ``image_id``, ``group_id``, ``split`` (text), the label space's ``target_columns`` (int64 class
-            index, or 0/1/NaN a label) and ``prob_columns`` in [0, 1]; ``logit_<i>`` and ``embedding_<i>`` where kept.
+            index, or 0/1/NaN a label) and ``prob_columns`` in [0, 1]; ``logit_<i>`` where kept.
         label_space: what the targets and probabilities mean.
         assumptions: what the file does not say and was assumed to read it, one sentence each, for reports.
     """
@@ -94,7 +94,6 @@ def make_predictions(
     targets: npt.NDArray[Any],
     probs: npt.NDArray[Any],
     logits: npt.NDArray[Any] | None = None,
-    embeddings: npt.NDArray[Any] | None = None,
 ) -> Predictions:
     """Build and check a table of predictions from arrays of one row per image.
 
@@ -104,7 +103,6 @@ def make_predictions(
         targets: int [N] class indices, or float [N, K] of 0, 1 and NaN for ``multilabel``.
         probs: [N, K] in [0, 1]; rows sum to 1 unless ``multilabel``.
         logits: [N, num_outputs], kept as ``logit_0``, ``logit_1``, …
-        embeddings: [N, D], kept as ``embedding_0``, …
 
     Raises:
         DataError: any of the checks of ``read_predictions``; also where the arrays differ in length.
@@ -120,9 +118,8 @@ def make_predictions(
         if values.ndim != 2 or values.shape[1] != len(names):
             raise DataError(f"{name} have shape {values.shape}; expected [N, {len(names)}] for {', '.join(names)}")
         columns |= {column: values[:, i] for i, column in enumerate(names)}
-    for prefix, extra in (("logit", logits), ("embedding", embeddings)):
-        if extra is not None:
-            columns |= {f"{prefix}_{i}": extra[:, i] for i in range(extra.shape[1])}
+    if logits is not None:
+        columns |= {f"logit_{i}": logits[:, i] for i in range(logits.shape[1])}
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"the columns of the predictions differ in length: {lengths}")
@@ -243,7 +240,7 @@ def _checked(frame: pd.DataFrame, label_space: LabelSpace, source: Source) -> Pr
     if label_space.task != "multilabel":
         _check_sums(result[label_space.prob_columns], source)
     _check_identity(result, source)
-    extra = [c for c in frame.columns if c.startswith(("logit_", "embedding_"))]
+    extra = [c for c in frame.columns if c.startswith("logit_")]
     values = {c: numbers_of(frame[c], c, source) for c in extra}
     result = pd.concat([result, pd.DataFrame(values, index=result.index)], axis=1)
     return Predictions(result.reset_index(drop=True), label_space, tuple(assumptions))

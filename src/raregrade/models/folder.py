@@ -109,30 +109,18 @@ class LoadedModel:
         Raises:
             ModelError: the images' height, width or channels are not those of the model.
         """
-        return self.predict_with_embeddings(images, batch_size)[0]
-
-    def predict_with_embeddings(
-        self, images: npt.NDArray[np.uint8], batch_size: int = 256
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [N, O] and the features [N, F] that the head sees, both float32."""
         import torch  # noqa: PLC0415
 
         expected = (self.image_size, self.image_size, self.channels)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise ModelError(f"the model takes images of shape {expected} (H, W, C), got {images.shape[1:]}")
-        logits, features = [], []
+        logits = [np.zeros((0, self.card["num_outputs"]), dtype=np.float32)]
         with torch.inference_mode():
             for start in range(0, len(images), batch_size):
                 batch = torch.from_numpy(np.array(images[start : start + batch_size]))
                 embedded = self.network.features(batch.to(self.device).permute(0, 3, 1, 2))
-                features.append(embedded.float().cpu().numpy())
                 logits.append(self.network.head(embedded).float().cpu().numpy())
-        if not logits:
-            return (
-                np.zeros((0, self.card["num_outputs"]), dtype=np.float32),
-                np.zeros((0, self.network.num_features), dtype=np.float32),
-            )
-        return np.concatenate(logits), np.concatenate(features)
+        return np.concatenate(logits)
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Probabilities [N, K] of ``logits`` [N, O], as the loss declared them."""

@@ -44,7 +44,7 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
     ) as run:
         rows = np.concatenate([dataset.rows(split) for split in _SPLITS])
         loaded = load_model(model, device=_device())
-        logits, embeddings = loaded.predict_with_embeddings(dataset.images(rows), section.evaluate.batch_size)
+        logits = loaded.predict(dataset.images(rows), section.evaluate.batch_size)
         manifest = dataset.manifest.iloc[rows]
         predictions = make_predictions(
             dataset.label_space,
@@ -54,7 +54,6 @@ def evaluate(section: EvaluateSection, model: Path, data: Path, out: Path, *, tr
             targets=dataset.targets(rows),
             probs=loaded.probabilities(logits),
             logits=logits,
-            embeddings=embeddings if section.evaluate.keep_embeddings else None,
         )
         judged = Judged(
             title=f"{loss}, seed {seed}",
