@@ -125,6 +125,30 @@ def test_a_dry_run_says_what_it_would_send_and_asks_nobody(workplace, capsys):
     assert "--image names another" in shown.err
 
 
+def test_a_dry_run_shows_image_host_revision_and_arguments(workplace, capsys):
+    given = ["--host", "https://kubeflow.example.org", "--raw-data", "/mnt/raw", "--data-revision", "v7"]
+    given += ["--image", "r.example/x:1", "--namespace", "team", "--no-cache", "--set", "train.epochs=3", "--dry-run"]
+    assert run(["pipeline", "submit", "compare_losses", *given]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out.partition("\n")[2])
+    arguments = shown.pop("arguments")
+    assert shown == {
+        "image": "r.example/x:1",
+        "namespace": "team",
+        "experiment": "pipelines",
+        "data revision": "v7",
+        "cache": False,
+    }
+    assert (arguments["raw_data"], arguments["data_revision"]) == ("/mnt/raw", "v7")
+    assert [item["section"]["train"]["epochs"] for item in arguments["runs"]] == [3, 3, 3, 3]
+
+
+def test_alone_it_prints_its_help(capsys):
+    assert run(["pipeline"]) == 0
+    shown = capsys.readouterr()
+    assert "raregrade pipeline [OPTIONS] COMMAND" in shown.out
+    assert shown.err == ""
+
+
 def test_submit_refuses_offline_what_cannot_work_on_a_cluster(workplace, capsys):
     assert run(["pipeline", "submit", "compare_losses", "--host", "https://kubeflow.example.org", "--dry-run"]) == 2
     assert "give --raw-data" in capsys.readouterr().err

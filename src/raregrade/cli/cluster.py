@@ -14,45 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raregrade.cli.cluster_options import (
-    DEFAULT_TIMEOUT,
-    DataRepoOption,
-    DataRevisionOption,
-    EnvironmentOption,
-    HostOption,
-    ImageOption,
-    NamespaceOption,
+    HostOptions,
     PipelineArgument,
-    TimeoutOption,
-    TokenOption,
-    find_host,
+    RunOptions,
     read_environment,
     require_kfp,
+    tracking_of_environment,
 )
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.options import ParamsOptions
 from raregrade.cli.printing import print_table
 from raregrade.errors import RaregradeError, UserError
 
 if TYPE_CHECKING:
     from raregrade.kubeflow.host import Host
 
-ExperimentOption = Annotated[
-    str | None, typer.Option("--experiment", help="Of Kubeflow; by default tracking.experiment.")
-]
-RawDataOption = Annotated[
-    str | None, typer.Option("--raw-data", help="Where the tasks find the raw images; by default data.path.")
-]
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Where the tasks keep the prepared images, such as a mounted volume.")
-]
-CheckImageOption = Annotated[
-    bool, typer.Option("--check-image/--no-check-image", help="Ask the registry first whether it has the image.")
-]
-
 
 @dataclass(frozen=True)
 class Prepared:
     """A pipeline that is compiled, with the arguments of its run and the experiment that holds it."""
 
+    name: str
     package: Path
     image: str
     arguments: dict[str, Any]
@@ -63,57 +44,33 @@ class Prepared:
 def submit(
     *,
     name: PipelineArgument,
-    env: EnvironmentOption = None,
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    token_file: TokenOption = None,
-    experiment: ExperimentOption = None,
-    raw_data: RawDataOption = None,
-    data_repo: DataRepoOption = None,
-    data_revision: DataRevisionOption = None,
-    store: StoreOption = None,
-    image: ImageOption = None,
-    check_image: CheckImageOption = True,
+    where: HostOptions,
+    what: RunOptions,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse what earlier runs have finished.")] = True,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Return when the run has ended, with 1 where it failed.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the run has ended, with 1 if it failed.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything but the host, and send nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be sent, and check all that needs no host.")
     ] = False,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
-    """Send a pipeline to a Kubeflow Pipelines host, and print the address of its run."""
-    target = find_host(env, host, namespace, token_file, timeout)
-    from raregrade.kubeflow.images import check_image as check_registry
-    from raregrade.kubeflow.submit import submit as send
-    from raregrade.kubeflow.submit import wait_for
+    """Send a pipeline to a cluster and print the page of its run.
 
-    with _prepared(
-        name,
-        env=env,
-        image=image,
-        experiment=experiment,
-        raw_data=raw_data,
-        data_repo=data_repo,
-        data_revision=data_revision,
-        store=store,
-        params=params,
-        preset=preset,
-        set_=set_,
-    ) as prepared:
+    Example:
+        raregrade pipeline submit compare_losses --env dev --dry-run
+        raregrade pipeline submit compare_losses --env dev --wait
+    """
+    host = where.find()
+    from raregrade.kubeflow.images import check_image
+    from raregrade.kubeflow.submit import submit as send
+
+    with _prepared(name, where, what, options) as prepared:
         if dry_run:
-            trainings = len(prepared.arguments.get("runs", []))
-            what = f"{name} with {trainings} trainings" if trainings else name
-            print(f"would send {what} in image {prepared.image} to {target.url}")
+            _print_dry_run(prepared, host, cache=cache)
             return
-        if check_image:
-            check_registry(prepared.image)
+        if what.check_image:
+            check_image(prepared.image)
         submitted = send(
-            target,
+            host,
             prepared.package,
             prepared.arguments,
             run_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
@@ -122,113 +79,88 @@ def submit(
             service_account=prepared.service_account,
         )
     print(submitted.page, flush=True)
-    if not wait:
-        return
-    try:
-        wait_for(
-            target,
-            submitted,
-            report=lambda state: print(f"run {submitted.run_id}: {state}", flush=True),
-            look_at_pods=lambda: _refuse_missing_image(target, submitted.run_id),
-        )
-    except KeyboardInterrupt as err:  # whose usual answer, to run the same command again, would start another run
-        raise RaregradeError(
-            f"stopped waiting, and run {submitted.run_id} goes on. `raregrade pipeline status {submitted.run_id}` "
-            "shows how far it is."
-        ) from err
+    if wait:
+        _wait(host, submitted)
 
 
 def schedule(
     *,
-    name: Annotated[str | None, typer.Argument(metavar="[PIPELINE]", help="Such as compare_losses.")] = None,
-    cron: Annotated[
-        str | None, typer.Option("--cron", help="When: `minute hour day month weekday`, or the same after seconds.")
+    name: Annotated[
+        str | None, typer.Argument(metavar="PIPELINE", help="Which to start; not needed with --list.")
     ] = None,
-    interval: Annotated[str | None, typer.Option("--interval", help="How often: 90m, 6h, 1d, 2w.")] = None,
-    enable: Annotated[bool, typer.Option("--enable", help="Let an existing schedule run on.")] = False,
+    cron: Annotated[
+        str | None,
+        typer.Option("--cron", metavar="CRON", help="`minute hour day month weekday`, or these after seconds."),
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option("--interval", metavar="TIME", help="How often: 90m, 6h, 1d, 2w.")
+    ] = None,
+    enable: Annotated[bool, typer.Option("--enable", help="Resume a schedule.")] = False,
     disable: Annotated[
-        bool, typer.Option("--disable", help="Hold an existing schedule, or with --cron or --interval set it held.")
+        bool, typer.Option("--disable", help="Pause a schedule; with --cron or --interval, create it paused.")
     ] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove an existing schedule.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove a schedule.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show what is scheduled.")] = False,
     called: Annotated[
-        str | None, typer.Option("--name", help="Of the schedule; by default that of its pipeline.")
+        str | None, typer.Option("--name", metavar="NAME", help="Of the schedule. Default: that of its pipeline.")
     ] = None,
-    env: EnvironmentOption = None,
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    token_file: TokenOption = None,
-    experiment: ExperimentOption = None,
-    raw_data: RawDataOption = None,
-    data_repo: DataRepoOption = None,
-    data_revision: DataRevisionOption = None,
-    store: StoreOption = None,
-    image: ImageOption = None,
-    check_image: CheckImageOption = True,
+    where: HostOptions,
+    what: RunOptions,
     cache: Annotated[
         bool | None,
         typer.Option(
             "--cache/--no-cache",
-            help="Reuse what earlier runs have finished; by default only with --data-repo, whose new data are noticed.",
+            help="Reuse what earlier runs have finished. Default: only with --data-repo, where new data are noticed.",
         ),
     ] = None,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
-    """Start a pipeline by the clock: set, hold, show or remove its schedule.
+    """Run a pipeline on a schedule.
 
-    A schedule replaces the one of its name. Missed times are not caught up with, and no run starts while the
-    one before it goes on.
+    Also shows, pauses, resumes and removes schedules. A new one replaces that of the same name. A run that was missed
+    is not made up for, and none starts before the one before it has ended.
+
+    Example:
+        raregrade pipeline schedule compare_losses --env dev --cron "0 3 * * *"
+        raregrade pipeline schedule --env dev --list
     """
     require_kfp()
-    from raregrade.kubeflow.images import check_image as check_registry
-    from raregrade.kubeflow.schedule import change_schedule, list_schedules, read_cron, read_interval, set_schedule
+    from raregrade.kubeflow.schedule import change_schedule, list_schedules, read_cron, read_interval
 
     action = _one_action(cron, interval, enable=enable, disable=disable, delete=delete, list_=list_)
-    if action != "list" and name is None and called is None:
-        raise UserError("which schedule? Name the pipeline, or give --name.")
-    if action == "set":
-        seconds = None if interval is None else read_interval(interval)
-        fields = None if cron is None else read_cron(cron)
-        if name is None:
-            raise UserError("which pipeline? Name it before the options.")
-    target = find_host(env, host, namespace, token_file, timeout)
+    title = called or name
     if action == "list":
-        found = [s for s in list_schedules(target) if (called or name) in (None, s.name)]
+        found = [s for s in list_schedules(where.find()) if title in (None, s.name)]
         rows = [[s.name, s.when, "enabled" if s.enabled else "disabled", s.page] for s in found]
         print_table(["schedule", "when", "state", "page"], rows)
         return
+    if title is None:
+        raise UserError("which schedule? Name the pipeline, or give --name.")
     if action != "set":
-        number = change_schedule(target, str(called or name), action)
-        print(f"{called or name}: {action}d{'' if number == 1 else f' ({number} of that name)'}")
+        number = change_schedule(where.find(), title, action)
+        print(f"{title}: {action}d{'' if number == 1 else f' ({number} of that name)'}")
         return
-    with _prepared(
-        str(name),
-        env=env,
-        image=image,
-        experiment=experiment,
-        raw_data=raw_data,
-        data_repo=data_repo,
-        data_revision=data_revision,
-        store=store,
-        params=params,
-        preset=preset,
-        set_=set_,
-    ) as prepared:
-        if check_image:
-            check_registry(prepared.image)
+    seconds = None if interval is None else read_interval(interval)
+    fields = None if cron is None else read_cron(cron)
+    if name is None:
+        raise UserError("which pipeline? Name it before the options.")
+    host = where.find()
+    with _prepared(name, where, what, options) as prepared:
+        from raregrade.kubeflow.images import check_image
+        from raregrade.kubeflow.schedule import set_schedule
+
+        if what.check_image:
+            check_image(prepared.image)
         created, replaced = set_schedule(
-            target,
+            host,
             prepared.package,
             prepared.arguments,
-            name=called or str(name),
+            name=title,
             experiment=prepared.experiment,
             cron=fields,
             interval_seconds=seconds,
             enabled=not disable,
-            cache=data_repo is not None if cache is None else cache,
+            cache=what.data_repo is not None if cache is None else cache,
             service_account=prepared.service_account,
         )
     print(f"{created.name}: {created.when}, {'enabled' if created.enabled else 'disabled'}")
@@ -238,55 +170,59 @@ def schedule(
 
 
 @contextmanager
-def _prepared(
-    name: str,
-    *,
-    env: str | None,
-    image: str | None,
-    experiment: str | None,
-    raw_data: str | None,
-    data_repo: str | None,
-    data_revision: str | None,
-    store: str | None,
-    params: Path,
-    preset: list[str] | None,
-    set_: list[str] | None,
-) -> Iterator[Prepared]:
-    """Check all that can be checked without the host, and compile. What is given goes before the environment's."""
-    environment = read_environment(env)
-    overrides = list(set_ or ())
-    if environment is not None and environment.tracking_uri is not None:
-        overrides.insert(0, f"tracking.uri={environment.tracking_uri}")
-    config = read_params(params, overrides, preset)
-    from raregrade.kubeflow.compile import arguments_of, compile_pipeline
+def _prepared(name: str, where: HostOptions, what: RunOptions, options: ParamsOptions) -> Iterator[Prepared]:
+    """Check all that can be checked without the host, and compile."""
+    environment = read_environment(where.env)
+    params = options.read(defaults=tracking_of_environment(environment))
+    from raregrade.kubeflow.compile import compile_pipeline
     from raregrade.kubeflow.images import choose_image
-    from raregrade.kubeflow.submit import check_offline
 
-    chosen = choose_image(environment, image)
-    arguments = arguments_of(
-        name,
-        config,
-        raw_data=raw_data or (None if data_repo else getattr(environment, "raw_data", None)) or config.data.path,
-        data_repo=data_repo or "",
-        data_revision=data_revision,
-        store=store if store is not None else getattr(environment, "store", None) or "",
-    )
-    check_offline(arguments)
-    if chosen.startswith("localhost/"):
-        print(
-            f"note: the cluster's nodes must hold the image {chosen} already; --image names another.",
-            file=sys.stderr,
-        )
+    image = choose_image(environment, what.image)
+    arguments = what.arguments(name, params, environment)
+    if image.startswith("localhost/"):
+        print(f"note: the cluster's nodes must hold the image {image} already; --image names another.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{name}.yaml"
-        compile_pipeline(name, package, environment, chosen)
+        compile_pipeline(name, package, environment, image)
         yield Prepared(
+            name,
             package,
-            chosen,
+            image,
             arguments,
-            experiment or getattr(environment, "experiment", None) or config.tracking.experiment,
-            getattr(environment, "service_account", None),
+            what.experiment or (environment and environment.experiment) or params.tracking.experiment,
+            environment.service_account if environment else None,
         )
+
+
+def _print_dry_run(prepared: Prepared, host: Host, *, cache: bool) -> None:
+    """What ``submit`` would send: the pipeline, where to, and its arguments as YAML."""
+    import yaml
+
+    trainings = len(prepared.arguments.get("runs", ()))
+    print(f"would send {prepared.name}{f' with {trainings} trainings' if trainings else ''} to {host.url}")
+    print(f"image: {prepared.image}")
+    print(f"namespace: {host.namespace or 'the default of the host'}")
+    print(f"experiment: {prepared.experiment}")
+    print(f"data revision: {prepared.arguments['data_revision'] or 'the default branch of the repository'}")
+    print(f"cache: {'on' if cache else 'off'}")
+    print(yaml.safe_dump({"arguments": prepared.arguments}, sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+def _wait(host: Host, submitted: Any) -> None:
+    from raregrade.kubeflow.submit import wait_for
+
+    try:
+        wait_for(
+            host,
+            submitted,
+            report=lambda state: print(f"run {submitted.run_id}: {state}", flush=True),
+            look_at_pods=lambda: _refuse_missing_image(host, submitted.run_id),
+        )
+    except KeyboardInterrupt as err:  # whose usual answer, to run the same command again, would start another run
+        raise RaregradeError(
+            f"stopped waiting, and run {submitted.run_id} goes on. `raregrade pipeline status {submitted.run_id}` "
+            "shows how far it is."
+        ) from err
 
 
 def _one_action(
@@ -301,10 +237,10 @@ def _one_action(
     return actions[0]
 
 
-def _refuse_missing_image(target: Host, run_id: str) -> None:
+def _refuse_missing_image(host: Host, run_id: str) -> None:
     from raregrade.kubeflow.pods import image_problem
 
-    problem = image_problem(target, run_id)
+    problem = image_problem(host, run_id)
     if problem:
         raise UserError(
             f"the cluster cannot get an image: {problem}. Kubeflow goes on waiting for it: end run {run_id} in the UI, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,8 @@ from raregrade.cli.cluster_options import (
     read_environment,
     require_kfp,
 )
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.commands import add_commands, new_group
+from raregrade.cli.options import ParamsOptions
 from raregrade.cli.results import print_results
 from raregrade.errors import UserError
 
@@ -30,7 +32,20 @@ if TYPE_CHECKING:
 
 WORKPLACE = Path(".raregrade")
 
-app = typer.Typer(help="Compile, run and submit the Kubeflow pipelines.", no_args_is_help=True, rich_markup_mode=None)
+app = new_group(
+    "Compile, run, submit and schedule the Kubeflow pipelines.",
+    """
+    raregrade pipeline run compare_losses
+    raregrade pipeline submit compare_losses --env dev
+    """,
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 class Runner(StrEnum):
@@ -38,18 +53,24 @@ class Runner(StrEnum):
     DOCKER = "docker"
 
 
-@app.command("compile")
 def compile_(
     *,
-    name: Annotated[str | None, typer.Argument(metavar="[PIPELINE]", help="All pipelines where none is named.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="PIPELINE", help="Default: all of them.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The .yaml file to write, or a folder for it; by default beside the pipeline."),
+        typer.Option("--out", metavar="FILE|FOLDER", help="Where to write. Default, in a checkout: its pipelines/."),
     ] = None,
     image: ImageOption = None,
     env: EnvironmentOption = None,
 ) -> None:
-    """Write a pipeline as YAML: one that any Kubeflow Pipelines host takes, or with --env one cluster's own."""
+    """Write a pipeline as YAML for Kubeflow Pipelines.
+
+    Any host takes it; with --env it is for one cluster.
+
+    Example:
+        raregrade pipeline compile --out compiled/
+        raregrade pipeline compile compare_losses --env dev --out c.yaml
+    """
     into_folder = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not into_folder:
         if name is None:
@@ -88,7 +109,6 @@ def _check_in_checkout() -> None:
         raise UserError("where to? Give --out with a .yaml file, or with a folder such as --out pipelines/.")
 
 
-@app.command("run")
 def run(
     *,
     name: PipelineArgument,
@@ -96,30 +116,34 @@ def run(
         Runner,
         typer.Option(
             "--runner",
-            help="subprocess: each task in a process of its own. "
-            "docker: in a container of its own, through Docker or podman.",
+            metavar="RUNNER",
+            help="subprocess: each task in its own process. docker: in its own container, by Docker or podman.",
         ),
     ] = Runner.SUBPROCESS,
     root: Annotated[
-        Path | None, typer.Option("--root", help="The folder for outputs; by default .raregrade/pipelines/PIPELINE.")
+        Path | None,
+        typer.Option("--root", metavar="FOLDER", help="For outputs. Default: in .raregrade/pipelines."),
     ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
-            "--store", help="A folder for the prepared images, shared between runs; else each run has its own."
+            "--store", metavar="FOLDER", help="For prepared images, shared between runs. Default: one for each run."
         ),
     ] = None,
     data_repo: DataRepoOption = None,
     data_revision: DataRevisionOption = None,
     image: ImageOption = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
-    """Run a pipeline here, without a cluster."""
+    """Run a pipeline here, without a cluster.
+
+    Example:
+        raregrade pipeline run compare_losses
+        raregrade pipeline run compare_losses --runner docker
+    """
     if image is not None and runner is not Runner.DOCKER:
         raise UserError("--image is what containers run in: add --runner docker.")
-    config = read_params(params, set_, preset)
+    config = options.read()
     require_kfp()
     from raregrade.kubeflow.compile import arguments_of, load_pipeline
     from raregrade.kubeflow.images import choose_image
@@ -172,5 +196,5 @@ def _repo_here(repo: str | None) -> str:
     return str(Path(repo).resolve()) if repo and Path(repo).is_dir() else repo or ""
 
 
-for _name, _command in (cluster.COMMANDS | runs.COMMANDS | trainjob.COMMANDS).items():
-    app.command(_name)(_command)
+_HERE: dict[str, Callable[..., None]] = {"compile": compile_, "run": run}
+add_commands(app, _HERE | cluster.COMMANDS | runs.COMMANDS | trainjob.COMMANDS)

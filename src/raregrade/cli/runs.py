@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raregrade.cli.cluster_options import (
-    DEFAULT_TIMEOUT,
-    EnvironmentOption,
-    HostOption,
-    NamespaceOption,
-    TimeoutOption,
-    TokenOption,
-    find_host,
-)
+from raregrade.cli.cluster_options import HostOptions
 from raregrade.cli.printing import print_table
 from raregrade.errors import RaregradeError, UserError
 
@@ -25,25 +17,25 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run
 def status(
     *,
     run: RunArgument,
-    env: EnvironmentOption = None,
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    token_file: TokenOption = None,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    where: HostOptions,
 ) -> None:
-    """Show how far a run is, task by task."""
-    target = find_host(env, host, namespace, token_file, timeout)
+    """Show how far a run is, task by task.
+
+    Example:
+        raregrade pipeline status 7f9c2e10 --env dev
+    """
+    host = where.find()
     from raregrade.kubeflow.pods import image_problem
     from raregrade.kubeflow.runs import get_run, run_id_of
 
-    found = get_run(target, run_id_of(run))
+    found = get_run(host, run_id_of(run))
     took = "" if found.seconds is None else f", {_duration(found.seconds)}"
     print(f"{found.name}: {found.state}{took}{f': {found.error}' if found.error else ''}")
     print(found.page)
     if found.tasks:
         print_table(["task", "state", "time"], [[t.name, t.state, _duration(t.seconds)] for t in found.tasks])
     if not found.ended:
-        problem = image_problem(target, found.run_id)
+        problem = image_problem(host, found.run_id)
         if problem:
             print(f"the cluster cannot get an image: {problem}")
 
@@ -51,41 +43,40 @@ def status(
 def list_(
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many to show.")] = 20,
-    env: EnvironmentOption = None,
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    token_file: TokenOption = None,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    where: HostOptions,
 ) -> None:
-    """Show the latest runs, newest first."""
-    target = find_host(env, host, namespace, token_file, timeout)
+    """Show the latest runs, newest first.
+
+    Example:
+        raregrade pipeline list --env dev --limit 5
+    """
+    host = where.find()
     from raregrade.kubeflow.runs import list_runs
 
-    found = list_runs(target, limit)
+    found = list_runs(host, limit)
     print_table(["run", "name", "state", "time"], [[r.run_id, r.name, r.state, _duration(r.seconds)] for r in found])
 
 
 def logs(
     *,
     run: RunArgument,
-    task: Annotated[str | None, typer.Option("--task", help="Of this task alone, such as train-model.")] = None,
-    env: EnvironmentOption = None,
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    token_file: TokenOption = None,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="Only this task: train-model.")] = None,
+    where: HostOptions,
 ) -> None:
     """Print what the tasks of a run have written.
 
     Asked of the cluster with the account that kubectl uses here, else of Kubeflow's UI.
+
+    Example:
+        raregrade pipeline logs 7f9c2e10 --env dev --task train-model
     """
-    target = find_host(env, host, namespace, token_file, timeout)
+    host = where.find()
     from raregrade.kubeflow.pods import open_cluster, pods_of, read_log
     from raregrade.kubeflow.runs import get_run, kubectl_logs, read_log_through_ui, run_id_of
 
-    found = get_run(target, run_id_of(run))
+    found = get_run(host, run_id_of(run))
     cluster = open_cluster()
-    space = target.namespace or "kubeflow"
+    space = host.namespace or "kubeflow"
     seen = [(pod.task, pod.name) for pod in pods_of(cluster, found.run_id, space)]
     sources = seen or [(t.name, pod) for t in found.tasks for pod in t.pods]
     names = sorted({name for name, _ in sources} | {t.name for t in found.tasks})
@@ -94,7 +85,7 @@ def logs(
     printed = False
     for name, pod in sources:
         if task in (None, name):
-            text = read_log(cluster, pod, space) if seen else read_log_through_ui(target, found, pod)
+            text = read_log(cluster, pod, space) if seen else read_log_through_ui(host, found, pod)
             if text is not None:
                 printed = True
                 print(f"== {name} ({pod})\n{text.rstrip()}")
@@ -102,7 +93,7 @@ def logs(
         raise RaregradeError(
             f"no logs could be had of run {found.run_id}: this machine has no account on the cluster, or the pods are "
             f"gone, and the UI does not hand them out. Look at {found.page}, or try "
-            f"`{kubectl_logs(target, found)}`."
+            f"`{kubectl_logs(host, found)}`."
         )
 
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from raregrade.cli.cluster_options import ImageOption, require_kfp
-from raregrade.cli.options import PARAMS, ParamsOption, PresetOption, SetOption, read_params
+from raregrade.cli.cluster_options import ImageOption, require_kfp, tracking_of_environment
+from raregrade.cli.options import LossOption, ParamsOptions
 from raregrade.errors import UserError
 
 _NAME_LENGTH = 40  # the cluster appends to it, and a pod's name ends at 63
@@ -22,37 +22,41 @@ _NAME_LENGTH = 40  # the cluster appends to it, and a pod's name ends at 63
 def trainjob(
     *,
     env: Annotated[
-        str, typer.Option("--env", metavar="ENV", help="The cluster: configs/environments/ENV.yaml, or a file's path.")
+        str, typer.Option("--env", metavar="NAME|FILE", help="The cluster: a file, or a name in configs/environments.")
     ],
-    loss: Annotated[str, typer.Option("--loss", help="A name under `losses` in the parameters.")],
-    data: Annotated[str, typer.Option("--data", help="The prepared dataset, where the nodes find it.")],
-    out: Annotated[str, typer.Option("--out", help="The model folder to write, where all nodes find it.")],
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    loss: LossOption,
+    data: Annotated[str, typer.Option("--data", metavar="PATH", help="The prepared dataset, where the nodes find it.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="PATH", help="The model folder to write, on a volume of all nodes.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the training.")] = 1,
     fold: Annotated[
         int | None, typer.Option("--fold", min=0, help="Validate on this fold of cross-validation.")
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option("--nodes", min=1, help="How many; by default distributed.nodes of the environment.")
+        int | None, typer.Option("--nodes", min=1, help="Default: distributed.nodes of the environment.")
     ] = None,
     image: ImageOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write; by default it is printed.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The file to write. Default: print it.")
     ] = None,
-    params: ParamsOption = PARAMS,
-    preset: PresetOption = None,
-    set_: SetOption = None,
+    options: ParamsOptions,
 ) -> None:
-    """Write one training over several nodes as a TrainJob of Kubeflow Trainer, to apply with kubectl."""
+    """Write a training over several nodes for kubectl.
+
+    It is a TrainJob of Kubeflow Trainer.
+
+    Example:
+        raregrade pipeline trainjob --env prod --loss cdw_ce \\
+            --data /mnt/data/phantom --out /mnt/data/models/cdw_ce -o job.yaml
+    """
     require_kfp()
     from raregrade.kubeflow.environments import load_environment
     from raregrade.kubeflow.images import choose_image
     from raregrade.kubeflow.trainjob import PARAMS_FILE, params_config_map, train_job
 
     environment = load_environment(env)
-    overrides = list(set_ or ())
-    if environment.tracking_uri is not None:
-        overrides.insert(0, f"tracking.uri={environment.tracking_uri}")
-    config = read_params(params, overrides, preset)
+    config = options.read(defaults=tracking_of_environment(environment))
     if loss not in config.losses:
         raise UserError(f"loss {loss!r} is not defined under losses; defined: {', '.join(config.losses)}")
     for option, folder in (("--data", data), ("--out", out)):
