@@ -138,8 +138,8 @@ def connect(host: Host) -> Api:
     )
 
 
-def greet(host: Host, api: Api) -> bool:
-    """Ask the host whether it is one, and return whether it serves many users.
+def is_multi_user(host: Host, api: Api) -> bool:
+    """Whether ``host`` serves many users. Its first answer also shows whether it is Kubeflow Pipelines at all.
 
     Raises:
         UserError: nobody answers, somebody else does, or the namespace is missing.
@@ -159,7 +159,7 @@ def refusals(host: Host) -> Iterator[None]:
     except kfp_server_api.ApiException as err:
         raise _refusal(err, host) from err
     except (urllib3.exceptions.HTTPError, OSError) as err:
-        raise _silence(err, host) from err
+        raise _no_answer(err, host) from err
 
 
 class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
@@ -182,7 +182,7 @@ class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
         return response
 
 
-def _silence(error: Exception, host: Host) -> RaregradeError:
+def _no_answer(error: Exception, host: Host) -> RaregradeError:
     """No answer came: the host is not there, hung up, or takes too long."""
     cause: Any = getattr(error, "reason", None) or error
     if isinstance(cause, urllib3.exceptions.ReadTimeoutError):

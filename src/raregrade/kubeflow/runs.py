@@ -12,7 +12,7 @@ import kfp_server_api
 import urllib3
 
 from raregrade.errors import UserError
-from raregrade.kubeflow.host import Host, connect, greet, read_token, refusals
+from raregrade.kubeflow.host import Host, connect, is_multi_user, read_token, refusals
 from raregrade.kubeflow.submit import ENDED
 
 # What Kubeflow adds to the tasks of a pipeline: drivers, executors, loops and their turns.
@@ -63,7 +63,7 @@ def get_run(host: Host, run_id: str) -> Run:
         UserError: there is none, or as ``raregrade.kubeflow.submit.submit``.
     """
     api = connect(host)
-    greet(host, api)
+    is_multi_user(host, api)
     with refusals(host):
         try:
             found = api.runs.run_service_get_run(run_id)
@@ -79,7 +79,7 @@ def get_run(host: Host, run_id: str) -> Run:
 def list_runs(host: Host, limit: int = 20) -> list[Run]:
     """The latest runs in the namespace, newest first. Raises as ``get_run``."""
     api = connect(host)
-    options = {"namespace": host.namespace} if greet(host, api) else {}
+    options = {"namespace": host.namespace} if is_multi_user(host, api) else {}
     with refusals(host):
         answer = api.runs.run_service_list_runs(page_size=limit, sort_by="created_at desc", **options)
     return [_run(host, found) for found in answer.runs or ()]

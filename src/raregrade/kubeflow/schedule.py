@@ -1,7 +1,7 @@
-"""Recurring runs: a pipeline that starts by the clock.
+"""Recurring runs: a pipeline that starts at set times.
 
-A schedule has the name of its pipeline unless another is given. Setting one replaces what has that name. Missed times
-are not caught up with, and no run starts while the one before it goes on.
+A schedule has the name of its pipeline unless another is given, and replaces the one of that name. A run that was
+missed is not made up for, and none starts before the one before it has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import kfp_server_api
 
 from raregrade.errors import UserError
-from raregrade.kubeflow.host import Api, Host, connect, greet, refusals
+from raregrade.kubeflow.host import Api, Host, connect, is_multi_user, refusals
 from raregrade.kubeflow.submit import experiment_id, pipeline_spec
 
 _PAGE = 100
@@ -147,7 +147,7 @@ def change_schedule(host: Host, name: str, action: str) -> int:
 
 def _all(host: Host, api: Api) -> Iterator[Schedule]:
     options: dict[str, Any] = {"page_size": _PAGE}
-    if greet(host, api):
+    if is_multi_user(host, api):
         options["namespace"] = host.namespace
     while True:
         with refusals(host):

@@ -18,7 +18,7 @@ import kfp_server_api
 import yaml
 
 from raregrade.errors import RaregradeError, UserError
-from raregrade.kubeflow.host import Api, Host, HostFailedError, UnreachableError, connect, greet, refusals
+from raregrade.kubeflow.host import Api, Host, HostFailedError, UnreachableError, connect, is_multi_user, refusals
 
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
 _EQUALS = 1  # the number that stands for it in the API's filters
@@ -123,7 +123,7 @@ def submit(
 
 def experiment_id(host: Host, api: Api, name: str) -> str:
     """The id of the experiment ``name``, which is created where there is none. Raises as ``submit``."""
-    namespace = host.namespace if greet(host, api) else None
+    namespace = host.namespace if is_multi_user(host, api) else None
     found = _find_experiment(host, api, name, namespace)
     if found is None:
         try:
@@ -168,7 +168,7 @@ def wait_for(
         UserError: as ``submit``, or as ``look_at_pods``.
     """
     api = connect(host)
-    seen = ""
+    last_state = ""
     last_answer = time.monotonic()
     while True:
         try:
@@ -182,9 +182,9 @@ def wait_for(
             continue
         last_answer = time.monotonic()
         state = str(found.state or "PENDING").upper()
-        if state != seen:
+        if state != last_state:
             report(state)
-            seen = state
+            last_state = state
         if state in ENDED:
             break
         look_at_pods()
