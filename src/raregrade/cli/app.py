@@ -18,7 +18,6 @@ app = new_group(
     """,
     name="raregrade",
     invoke_without_command=True,
-    add_completion=False,
 )
 
 

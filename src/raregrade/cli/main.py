@@ -65,6 +65,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     # Typer carries its own copy of click since 0.24 and the original before; this is the class in both.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     command = typer.main.get_command(app)
+    if "_RAREGRADE_COMPLETE" in os.environ:  # the shell asks what may come next
+        command.main(prog_name="raregrade")
     find_project_first(command)
     try:
         with command.make_context("raregrade", list(arguments)) as context:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raregrade.cli.completion import complete_loss, complete_preset
 from raregrade.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME|FILE",
+        autocompletion=complete_preset,
         help="Lay a preset over the parameters: one of `raregrade presets`, or a file. Repeatable.",
     ),
 ]
-LossOption = Annotated[str, typer.Option("--loss", metavar="NAME", help="A name under `losses` in the parameters.")]
+LossOption = Annotated[
+    str,
+    typer.Option(
+        "--loss", metavar="NAME", autocompletion=complete_loss, help="A name under `losses` in the parameters."
+    ),
+]
 DataOption = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="The prepared dataset.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from raregrade.cli.completion import complete_preset
 from raregrade.cli.options import ParamsOptions
 from raregrade.cli.printing import print_table
 
@@ -38,7 +39,11 @@ def show_params(
 
 
 def presets(
-    *, name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this preset's file.")] = None
+    *,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", autocompletion=complete_preset, help="Print this preset's file."),
+    ] = None,
 ) -> None:
     """List the presets that ship with raregrade, or print one.
 
