@@ -23,10 +23,9 @@ from dlordinal.losses import CDWCELoss as DlordinalCDWCE
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raregrade.config import LOSS_PARAMS
 from raregrade.labels import LabelSpace, label_statistics
-from raregrade.losses import create_loss
-from raregrade.losses.cdw_ce import CDWCELoss
+from raregrade.losses import LOSSES, create_loss
+from raregrade.losses.cdw_ce import CDWCE, CDWCELoss
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,14 +80,14 @@ def single_label_cases(batch: int, classes: int, device: torch.device, compiled:
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(classes, (batch,), generator=generator)
     losses: dict[str, nn.Module | LossFunction] = {"cross_entropy": functional.cross_entropy}
-    names = [n for n, p in LOSS_PARAMS.items() if "ordinal" in p.tasks and n not in ("dlordinal", "two_stage")]
+    names = [n for n, p in LOSSES.items() if "ordinal" in p.tasks and n not in ("dlordinal", "two_stage")]
     for name in names:
         losses[name] = create_loss(name, label_space=space, class_counts=counts)
     losses["lmf, scale 5"] = create_loss("lmf", label_space=space, class_counts=counts, scale=5.0)
     # Scale 30 on a linear head drives softmax into subnormal numbers, slow on a CPU unless they are flushed to 0.
     losses["lmf, linear head"] = create_loss("lmf", label_space=space, class_counts=counts, head="linear")
     for form in ("dead_zone", "tighten"):
-        losses[f"cdw_ce, {form}"] = CDWCELoss(margin=0.05, margin_form=form, num_classes=classes)  # type: ignore[arg-type]
+        losses[f"cdw_ce, {form}"] = CDWCELoss(CDWCE(margin=0.05, margin_form=form), num_classes=classes)  # type: ignore[arg-type]
     losses[DLORDINAL] = DlordinalCDWCE(classes, alpha=5.0)
     if batch <= LOOP_BATCH:
         losses[PYTHON_LOOP] = python_loop_cdw_ce
@@ -118,7 +117,7 @@ def multilabel_cases(batch: int, labels: int, device: torch.device, compiled: bo
     target = (torch.rand(batch, labels, generator=generator) < 0.3).float()
     counted = label_statistics(target.numpy(), space)
     losses: dict[str, nn.Module | LossFunction] = {"binary_cross_entropy": functional.binary_cross_entropy_with_logits}
-    for name in (n for n, p in LOSS_PARAMS.items() if "multilabel" in p.tasks):
+    for name in (n for n, p in LOSSES.items() if "multilabel" in p.tasks):
         losses[name] = create_loss(name, label_space=space, statistics=counted)
     losses["hbce, soft"] = create_loss("hbce", label_space=space, statistics=counted, mode="soft")
     noise = torch.randn(batch, labels, generator=generator)

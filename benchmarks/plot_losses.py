@@ -13,19 +13,23 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 
-from raregrade.losses.balanced_softmax import BalancedSoftmaxLoss
-from raregrade.losses.bce import AsymmetricLoss, BCELoss, FocalBCELoss
-from raregrade.losses.cdw_ce import CDWCELoss
+from raregrade.labels import LabelSpace
+from raregrade.losses import TrainingLabels
+from raregrade.losses.balanced_softmax import BalancedSoftmax, BalancedSoftmaxLoss
+from raregrade.losses.bce import AsymmetricBCE, AsymmetricBCELoss, BCELoss, FocalBCE, FocalBCELoss
+from raregrade.losses.cdw_ce import CDWCE, CDWCELoss
 from raregrade.losses.coral import CoralLoss
 from raregrade.losses.corn import CornLoss
 from raregrade.losses.cross_entropy import CrossEntropyLoss
-from raregrade.losses.focal import FocalLoss
-from raregrade.losses.hbce import HBCELoss
-from raregrade.losses.ldam import LDAMLoss
-from raregrade.losses.lmf import LMFLoss
+from raregrade.losses.focal import Focal, FocalLoss
+from raregrade.losses.hbce import HBCE, HBCELoss
+from raregrade.losses.ldam import LDAM, LDAMLoss
+from raregrade.losses.lmf import LMF, LMFLoss
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 COUNTS = [865, 1254, 3052, 6105]  # class 0, the true one, is the rarest
+PAIR = TrainingLabels(LabelSpace("multilabel", ("parent", "child"), (("parent", "child"),)))
+TIGHTENED = CDWCE(power=5.0, margin=0.05, margin_form="tighten")
 Curve = tuple[str, nn.Module, Callable[[Tensor], Tensor]]
 
 
@@ -88,10 +92,10 @@ def main() -> None:
         "True class: the rarest",
         [
             entropy,
-            ("focal, gamma 1.5", FocalLoss(1.5, **none), farthest_wrong),
-            ("LDAM, margin 0.5, scale 1", LDAMLoss(COUNTS, 0.5, 1.0, **none), farthest_wrong),
-            ("LMF, 1.5 LDAM + 1 focal, scale 1", LMFLoss(COUNTS, scale=1.0, **none), farthest_wrong),
-            ("balanced softmax", BalancedSoftmaxLoss(COUNTS, **none), farthest_wrong),
+            ("focal, gamma 1.5", FocalLoss(Focal(gamma=1.5), **none), farthest_wrong),
+            ("LDAM, margin 0.5, scale 1", LDAMLoss(LDAM(scale=1.0), COUNTS, **none), farthest_wrong),
+            ("LMF, 1.5 LDAM + 1 focal, scale 1", LMFLoss(LMF(scale=1.0), COUNTS, **none), farthest_wrong),
+            ("balanced softmax", BalancedSoftmaxLoss(BalancedSoftmax(), COUNTS, **none), farthest_wrong),
         ],
         label=gap,
     )
@@ -100,11 +104,15 @@ def main() -> None:
         "True grade 0 of 0 … 3",
         [
             entropy,
-            ("CDW-CE, power 1", CDWCELoss(1.0, **none), farthest_wrong),
-            ("CDW-CE, power 2", CDWCELoss(2.0, **none), farthest_wrong),
-            ("CDW-CE, power 5", CDWCELoss(5.0, **none), farthest_wrong),
-            ("CDW-CE, power 5, dead zone 0.05", CDWCELoss(5.0, 0.05, **none), farthest_wrong),
-            ("CDW-CE, power 5, tighten 0.05", CDWCELoss(5.0, 0.05, "tighten", **none), farthest_wrong),
+            ("CDW-CE, power 1", CDWCELoss(CDWCE(power=1.0), **none), farthest_wrong),
+            ("CDW-CE, power 2", CDWCELoss(CDWCE(power=2.0), **none), farthest_wrong),
+            ("CDW-CE, power 5", CDWCELoss(CDWCE(power=5.0), **none), farthest_wrong),
+            ("CDW-CE, power 5, dead zone 0.05", CDWCELoss(CDWCE(power=5.0, margin=0.05), **none), farthest_wrong),
+            (
+                "CDW-CE, power 5, tighten 0.05",
+                CDWCELoss(TIGHTENED, **none),
+                farthest_wrong,
+            ),
             ("CORAL, all thresholds", CoralLoss(4, **none), thresholds),
             ("CORN, all thresholds", CornLoss(4, **none), thresholds),
         ],
@@ -116,10 +124,10 @@ def main() -> None:
         "Both labels absent",
         [
             ("binary cross-entropy", BCELoss(2, **none), child_of_absent_parent),
-            ("HBCE hard, penalty 0.5 (published)", HBCELoss([(0, 1)], 0.5, **none), child_of_absent_parent),
-            ("HBCE soft, penalty 0.5 (ours)", HBCELoss([(0, 1)], 0.5, "soft", **none), child_of_absent_parent),
-            ("focal, gamma 2", FocalBCELoss(2.0, **none), child_of_absent_parent),
-            ("asymmetric, 4 / 1 / 0.05", AsymmetricLoss(**none), child_of_absent_parent),
+            ("HBCE hard, penalty 0.5 (published)", HBCELoss(HBCE(), PAIR, **none), child_of_absent_parent),
+            ("HBCE soft, penalty 0.5 (ours)", HBCELoss(HBCE(mode="soft"), PAIR, **none), child_of_absent_parent),
+            ("focal, gamma 2", FocalBCELoss(FocalBCE(gamma=2.0), **none), child_of_absent_parent),
+            ("asymmetric, 4 / 1 / 0.05", AsymmetricBCELoss(AsymmetricBCE(), **none), child_of_absent_parent),
         ],
         label="logit of the child minus logit of its absent parent (-1)",
     )

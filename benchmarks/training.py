@@ -38,10 +38,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from raregrade.config import LOSS_PARAMS, DataConfig, LossChoice, PhantomConfig, TrainConfig, TrainSection
+from raregrade.config import DataConfig, LossChoice, PhantomConfig, TrainConfig, TrainSection
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
+from raregrade.losses import LOSSES
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.hardware import autocast, choose_device, choose_precision
 from raregrade.training.loop import fit
@@ -193,7 +194,7 @@ def speed(setting: Setting, rounds: int) -> list[str]:
 
 def raregrade_rate(setting: Setting) -> float:
     clock = Clock(setting.device)
-    loss = LossChoice(name="ce", kind="ce", params=LOSS_PARAMS["ce"]())
+    loss = LossChoice(name="ce", kind="ce", params=LOSSES["ce"]())
     fit(
         TrainSection(train=setting.config, loss=loss),
         setting.dataset,

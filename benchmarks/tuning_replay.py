@@ -20,7 +20,8 @@ import numpy.typing as npt
 import optuna
 from tuning_record import TASKS, Task, prepare_phantom
 
-from raregrade.config import LOSS_PARAMS, StudyConfig, StudyStorage, TuneSection, load_params
+from raregrade.config import StudyConfig, StudyStorage, TuneSection, load_params
+from raregrade.losses import LOSSES
 from raregrade.tracking import Tracking
 from raregrade.tracking.studies import TrialLog
 from raregrade.tuning import study as studies
@@ -96,7 +97,7 @@ def read_curves(table: Path, task: Task) -> Curves:
                 curve = found.setdefault(setting, {}).setdefault(int(row["seed"]), [])
                 curve.append((int(row["epoch"]), float(row[f"val_{task.metric}"])))
     common = set.intersection(*(set(curves) for curves in found.values()))
-    searched = LOSS_PARAMS[task.loss].SEARCH
+    searched = LOSSES[task.loss].SEARCH
     return Curves(
         names,
         tuple(bool(getattr(searched[name], "log", False)) for name in names),

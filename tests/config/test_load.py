@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.config import LOSS_PARAMS, load_params, params_from_dict
+from raregrade.config import load_params, params_from_dict
 from raregrade.errors import ConfigError
+from raregrade.losses import LOSSES
 
 Change = Callable[[str, Any], dict[str, Any]]
 
@@ -45,7 +46,7 @@ def test_classes_keep_the_order_of_the_file(valid: dict[str, Any]) -> None:
 def test_a_loss_of_another_name_takes_the_parameters_of_its_kind(valid: dict[str, Any]) -> None:
     strong = params_from_dict(valid).losses["strong"]
     assert (strong.name, strong.kind) == ("strong", "cdw_ce")
-    assert strong.params == LOSS_PARAMS["cdw_ce"].model_validate({"power": 5.0})
+    assert strong.params == LOSSES["cdw_ce"].model_validate({"power": 5.0})
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_set_reaches_below_a_section_that_the_file_leaves_out_or_empty(write: Ca
         write("train:\n"), ["train.augment.scale=0.2", "losses.soft.kind=cdw_ce", "losses.soft.power=1"]
     )
     assert params.train.augment.scale == 0.2
-    assert params.losses["soft"].params == LOSS_PARAMS["cdw_ce"].model_validate({"power": 1})
+    assert params.losses["soft"].params == LOSSES["cdw_ce"].model_validate({"power": 1})
 
 
 def test_set_takes_lists_and_values_with_equals_signs(write: Callable[..., Path]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raregrade.config import LOSS_PARAMS, METRIC_TASKS, params_from_dict
+from raregrade.config import METRIC_TASKS, params_from_dict
 from raregrade.errors import ConfigError
 from raregrade.labels import TASKS
+from raregrade.losses import LOSSES
 
 Change = Callable[[str, Any], dict[str, Any]]
 
@@ -24,9 +25,9 @@ def for_task(task: str, loss: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("loss", LOSS_PARAMS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_is_accepted_for_the_tasks_it_fits_and_for_no_other(task: str, loss: str) -> None:
-    if task in LOSS_PARAMS[loss].tasks:
+    if task in LOSSES[loss].tasks:
         assert params_from_dict(for_task(task, loss)).losses[loss].kind == loss
     else:
         with pytest.raises(ConfigError, match=rf"{loss} fits task .*, but data\.task is {task}"):

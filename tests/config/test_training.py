@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.config import LOSS_PARAMS, LossChoice, TrainConfig, TrainSection, load_params, params_from_dict, section
+from raregrade.config import LossChoice, TrainConfig, TrainSection, load_params, params_from_dict, section
 from raregrade.config.training import loss_problems, share_epochs
 from raregrade.config.tuned import with_values
 from raregrade.errors import ConfigError
+from raregrade.losses import LOSSES
 
 Change = Callable[[str, Any], dict[str, Any]]
 
@@ -49,7 +50,7 @@ NEUTRAL: list[tuple[str, dict[str, Any]]] = [
 
 
 def choice(kind: str, **params: Any) -> LossChoice:
-    return LossChoice(name="mine", kind=kind, params=LOSS_PARAMS[kind](**params))
+    return LossChoice(name="mine", kind=kind, params=LOSSES[kind](**params))
 
 
 def refused(train: dict[str, Any], said: str) -> None:
@@ -179,7 +180,7 @@ def test_class_balanced_sampling_is_taken_with_any_other_loss(kind: str, params:
 
 
 def test_every_loss_is_known_to_correct_frequencies_or_not() -> None:
-    assert {kind for kind, _ in NEUTRAL} | {kind for kind, _ in CORRECTING} == set(LOSS_PARAMS)
+    assert {kind for kind, _ in NEUTRAL} | {kind for kind, _ in CORRECTING} == set(LOSSES)
 
 
 def test_the_check_covers_the_losses_of_comparison_and_tuning_alone(changed: Change, valid: dict[str, Any]) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from raregrade.config import LOSS_PARAMS, LossChoice, TrainConfig, TrainSection
+from raregrade.config import LossChoice, TrainConfig, TrainSection
 from raregrade.config.tuned import tuned_facts, tuned_section, with_values
 from raregrade.errors import ConfigError
+from raregrade.losses import LOSSES
 
 
 @pytest.fixture
 def plain() -> TrainSection:
-    return TrainSection(train=TrainConfig(), loss=LossChoice(name="mine", kind="lmf", params=LOSS_PARAMS["lmf"]()))
+    return TrainSection(train=TrainConfig(), loss=LossChoice(name="mine", kind="lmf", params=LOSSES["lmf"]()))
 
 
 def best(path: Path, **change: Any) -> Path:

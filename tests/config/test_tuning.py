@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from raregrade.config import LOSS_PARAMS, LossChoice, TrainConfig, params_from_dict, section
+from raregrade.config import LossChoice, TrainConfig, params_from_dict, section
 from raregrade.config.search_space import TRAIN_SEARCH, baseline_space, default_values, search_space
-from raregrade.config.space import Choice, FloatRange, IntRange, contains
 from raregrade.config.tune_checks import study_problems
 from raregrade.config.tuning import StudyConfig, StudyStorage
 from raregrade.errors import ConfigError
+from raregrade.losses import LOSSES
+from raregrade.schema import Choice, FloatRange, IntRange, contains
 
 Change = Callable[[str, Any], dict[str, Any]]
 
 
 def choice(kind: str, **params: Any) -> LossChoice:
-    return LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind](**params))
+    return LossChoice(name=kind, kind=kind, params=LOSSES[kind](**params))
 
 
 def space(kind: str, settings: dict[str, Any] | None = None, **params: Any) -> Any:
@@ -27,9 +28,9 @@ def space(kind: str, settings: dict[str, Any] | None = None, **params: Any) -> A
     return search_space(config, choice(kind, **params), TrainConfig())
 
 
-@pytest.mark.parametrize("kind", LOSS_PARAMS)
+@pytest.mark.parametrize("kind", LOSSES)
 def test_what_a_loss_declares_lies_within_what_its_parameters_allow(kind: str) -> None:
-    model = LOSS_PARAMS[kind]
+    model = LOSSES[kind]
     for name, declared in model.SEARCH.items():
         ends = declared.choices if isinstance(declared, Choice) else (declared.low, declared.high)
         for value in ends:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kfp.dsl import PipelineTaskFinalStatus
 
 from raregrade.config import PrepareSection, TrainConfig, TrainSection, params_from_dict, section
-from raregrade.config.base import ConfigModel
 from raregrade.kubeflow import task_io
+from raregrade.schema import ConfigModel
 
 
 class Thing:

@@ -1,12 +1,11 @@
-"""Logits, targets and builders that the tests of the losses share."""
+"""Settings, labels and inputs that the tests of the losses share."""
 
 import numpy as np
 import pytest
 import torch
 
-from raregrade.config import LOSS_PARAMS
 from raregrade.labels import LabelSpace, label_statistics
-from raregrade.losses import create_loss
+from raregrade.losses import LOSSES, TrainingLabels
 
 GRADES = LabelSpace("ordinal", ("none", "mild", "moderate", "severe"))
 FINDINGS = LabelSpace(
@@ -15,50 +14,92 @@ FINDINGS = LabelSpace(
     (("opacity", "fluid"), ("opacity", "edema"), ("fluid", "edema"), ("fluid", "effusion")),
 )
 COUNTS = [6105, 3052, 1254, 865]
-STATISTICS = label_statistics(np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1]], dtype=float), FINDINGS)
+STATISTICS = label_statistics(
+    np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [0, np.nan, 0, 0]]), FINDINGS
+)
+NESTED = {"opacity": {"fluid": 0.4, "edema": 0.9}, "fluid": {"edema": 1.7, "effusion": 0.2}}
+MARGINS = {"max_margin": 0.35, "scale": 3.0}
 
-# One setting of each loss, and more where a parameter changes the formula. dlordinal's formulas are the library's.
+# Settings of each loss under which, together, every parameter has another value than its default.
 SETTINGS = {
-    **{name: (name, {}) for name in LOSS_PARAMS if name not in ("dlordinal", "two_stage")},
-    "cdw_ce dead_zone": ("cdw_ce", {"margin": 0.05}),
-    "cdw_ce tighten": ("cdw_ce", {"margin": 0.05, "margin_form": "tighten"}),
-    "lmf margin weights": ("lmf", {"weighting": "margin", "head": "linear"}),
-    "focal weighted": ("focal", {"gamma": 0.5, "weighting": "inverse"}),
-    "hbce soft": ("hbce", {"mode": "soft"}),
-    "hbce data driven": ("hbce", {"penalty": "data_driven"}),
-    "two_stage": ("two_stage", {"metric_weight": 0.0}),
+    "ce": [{}],
+    "weighted_ce": [{}, {"weighting": "complement"}],
+    "effective_number": [{}, {"beta": 0.99}],
+    "balanced_softmax": [{}, {"tau": 0.6}],
+    "focal": [{}, {"gamma": 0.5, "weighting": "inverse"}],
+    "ldam": [{}, {**MARGINS, "head": "linear"}],
+    "drw": [{}, {**MARGINS, "head": "linear", "beta": 0.9995, "start": 0.4}],
+    "lmf": [
+        {"scale": 10.0},
+        {**MARGINS, "head": "linear", "alpha": 0.7, "beta": 1.9, "gamma": 2.3, "weighting": "margin"},
+    ],
+    "two_stage": [
+        {"metric_weight": 0.0},
+        {"metric_weight": 0.0, "classifier": "balanced_softmax", "classifier_share": 0.4},
+        {"metric_weight": 0.0, "classifier": "tau_norm", "tau": 0.6},
+    ],
+    "cdw_ce": [{}, {"power": 3.0, "margin": 0.05}, {"power": 1.5, "margin": 0.05, "margin_form": "tighten"}],
+    "coral": [{}],
+    "corn": [{}],
+    "dlordinal": [{}, {"loss": "beta", "eta": 0.4}, {"loss": "sord", "alpha": 2.0}],
+    "bce": [{}],
+    "weighted_bce": [{}, {"max_weight": 2.0}],
+    "focal_bce": [{}, {"gamma": 0.7}],
+    "asymmetric_bce": [{}, {"gamma_negative": 1.7, "gamma_positive": 0.4, "clip": 0.2}],
+    "hbce": [{}, {"mode": "soft"}, {"penalty": "data_driven", "scale": 2.0}, {"penalty": NESTED, "mode": "soft"}],
 }
 
 
-def _build(setting, reduction="mean"):
-    kind, params = SETTINGS[setting]
-    if "multilabel" in LOSS_PARAMS[kind].tasks:
-        return create_loss(kind, label_space=FINDINGS, statistics=STATISTICS, reduction=reduction, **params)
-    return create_loss(kind, label_space=GRADES, class_counts=COUNTS, reduction=reduction, **params)
+def labels_of(kind):
+    """The training labels that fit the loss ``kind``."""
+    if "multilabel" in LOSSES[kind].tasks:
+        return TrainingLabels(FINDINGS, STATISTICS.class_counts.tolist(), STATISTICS)
+    return TrainingLabels(GRADES, COUNTS)
 
 
-@pytest.fixture(params=list(SETTINGS))
+def _cases(task=None, without=()):
+    return [
+        pytest.param((kind, settings), id=f"{kind} {index}")
+        for kind, every in SETTINGS.items()
+        for index, settings in enumerate(every)
+        if kind not in without and (task is None or task in LOSSES[kind].tasks)
+    ]
+
+
+# dlordinal's losses have no reduction but the mean; tests of their own hold them to the library.
+@pytest.fixture(params=_cases(without=["dlordinal"]))
 def setting(request):
-    """The name of each setting in turn."""
+    """Kind and parameters of each setting in turn."""
     return request.param
 
 
-@pytest.fixture(params=[s for s, (kind, _) in SETTINGS.items() if "ordinal" in LOSS_PARAMS[kind].tasks])
+@pytest.fixture(params=_cases(without=["two_stage"]))
+def setting_with_reference(request):
+    """Kind and parameters of each setting of a loss that has a reference formula."""
+    return request.param
+
+
+@pytest.fixture(params=_cases("ordinal", without=["dlordinal"]))
 def single_label_setting(request):
-    """The name of each setting of a loss on class indices."""
+    """Kind and parameters of each setting of a loss on class indices."""
     return request.param
 
 
-@pytest.fixture(params=[s for s, (kind, _) in SETTINGS.items() if "multilabel" in LOSS_PARAMS[kind].tasks])
+@pytest.fixture(params=_cases("multilabel"))
 def multilabel_setting(request):
-    """The name of each setting of a loss on 0/1 labels."""
+    """Kind and parameters of each setting of a loss on 0/1 labels."""
     return request.param
 
 
 @pytest.fixture
 def build():
     """Function that builds the loss of a setting."""
-    return _build
+
+    def built(setting, reduction="mean"):
+        kind, settings = setting
+        return LOSSES[kind].checked(settings).build(labels_of(kind), reduction)
+
+    return built
 
 
 @pytest.fixture
@@ -106,3 +147,15 @@ def logits():
 @pytest.fixture
 def target():
     return torch.tensor([0, 1, 3, 3])
+
+
+@pytest.fixture
+def every_setting():
+    """The settings of each loss, by its name."""
+    return SETTINGS
+
+
+@pytest.fixture(name="labels_of")
+def labels_of_kind():
+    """Function that gives the training labels which fit a loss."""
+    return labels_of

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.losses.focal import FocalLoss
+from raregrade.losses.focal import Focal, FocalLoss
 from raregrade.losses.ldam import LDAMLoss, ldam_margins
-from raregrade.losses.lmf import LMFLoss
+from raregrade.losses.lmf import LMF, LMFLoss
 
 
 def batch(seed, size, classes):
@@ -15,9 +15,10 @@ def batch(seed, size, classes):
 
 
 def test_equals_the_check_values(logits, target, counts):
-    published = LMFLoss(counts, alpha=1.5, beta=1.0, weighting="margin")
+    published = LMFLoss(LMF(head="linear", weighting="margin"), counts)
     assert published(logits, target).item() == pytest.approx(250.058791, abs=1e-6)
-    assert LMFLoss(counts, alpha=1.0, beta=1.0)(logits, target).item() == pytest.approx(143.736500, abs=1e-6)
+    plain = LMFLoss(LMF(head="linear", alpha=1.0), counts)
+    assert plain(logits, target).item() == pytest.approx(143.736500, abs=1e-6)
 
 
 @given(seed=st.integers(0, 2**20), alpha=st.floats(0, 5), beta=st.floats(0, 5), weighted=st.booleans())
@@ -25,22 +26,16 @@ def test_is_alpha_times_ldam_plus_beta_times_focal(seed, alpha, beta, weighted):
     logits, target = batch(seed, 9, 4)
     counts = [900, 300, 40, 7]
     weights = ldam_margins(counts) if weighted else None
-    weighting = "margin" if weighted else "none"
+    params = LMF(head="linear", alpha=alpha, beta=beta, weighting="margin" if weighted else "none")
     for reduction in ("mean", "sum", "none"):
-        loss = LMFLoss(counts, alpha, beta, weighting=weighting, reduction=reduction)
-        ldam = LDAMLoss(counts, class_weights=weights, reduction=reduction)(logits, target)
-        focal = FocalLoss(1.5, weights, reduction=reduction)(logits, target)
+        loss = LMFLoss(params, counts, reduction=reduction)
+        ldam = LDAMLoss(params, counts, weights, reduction=reduction)(logits, target)
+        focal = FocalLoss(Focal(), weights, reduction=reduction)(logits, target)
         torch.testing.assert_close(loss(logits, target), alpha * ldam + beta * focal)
 
 
 def test_focal_sees_the_logits_of_a_cosine_head_as_they_are():
     cosines, target = batch(1, 20, 4)
     logits = 10 * torch.tanh(cosines)
-    loss = LMFLoss([900, 300, 40, 7], alpha=0.0, beta=2.0, scale=10.0, logit_scale=10.0)
-    torch.testing.assert_close(loss(logits, target), 2 * FocalLoss(1.5)(logits, target))
-
-
-@pytest.mark.parametrize("arguments", [{"alpha": -1}, {"beta": -1}, {"gamma": -1}, {"scale": 0}, {"weighting": "x"}])
-def test_parameters_out_of_range_are_refused(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        LMFLoss([5, 3], **arguments)
+    loss = LMFLoss(LMF(alpha=0.0, beta=2.0, scale=10.0), [900, 300, 40, 7])
+    torch.testing.assert_close(loss(logits, target), 2 * FocalLoss(Focal())(logits, target))

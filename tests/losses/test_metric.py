@@ -1,11 +1,14 @@
 import sys
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.losses.metric import METRICS, MetricLoss
+from raregrade.losses.metric import MetricLoss, MetricName
+
+METRICS = get_args(MetricName)
 
 
 def batch(seed, size=16, classes=3, width=5):
@@ -147,14 +150,6 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch):
     MetricLoss("class_center", 3)
 
 
-@pytest.mark.parametrize("arguments", [{"margin": -1.0}, {"margin": 2.5}, {"temperature": 0.0}])
-def test_parameters_out_of_range_are_refused(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        MetricLoss("supcon", 3, **arguments)
-
-
-def test_an_unknown_name_and_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="batch_hard"):
-        MetricLoss("hardest", 3)
+def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="embeddings"):
         MetricLoss("class_center", 3)(torch.zeros(4, 2), torch.zeros(5, dtype=torch.int64))

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from raregrade.errors import ModelError
 from raregrade.labels import LabelSpace
+from raregrade.losses import LOSSES, TrainingLabels
 from raregrade.losses.bce import BCELoss
 from raregrade.losses.coral import CoralLoss
 from raregrade.losses.corn import CornLoss
 from raregrade.losses.cross_entropy import CrossEntropyLoss
-from raregrade.losses.hbce import HBCELoss
 from raregrade.models.decisions import (
     Decision,
     decided_by,
@@ -125,7 +125,8 @@ def test_a_card_without_a_decision_has_the_rule_of_its_output(output: str, rule:
 def test_losses_declare_the_rule_of_their_authors() -> None:
     assert CornLoss(4).decision == CoralLoss(4).decision == "median"
     assert CrossEntropyLoss(4).decision == "argmax"
-    assert BCELoss(2).decision == HBCELoss([(0, 1)]).decision == "threshold"
+    hierarchy = TrainingLabels(LabelSpace("multilabel", ("a", "b"), (("a", "b"),)))
+    assert BCELoss(2).decision == LOSSES["hbce"]().build(hierarchy).decision == "threshold"
 
 
 def test_the_rule_of_a_task_is_argmax_or_one_half() -> None:

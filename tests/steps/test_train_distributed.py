@@ -16,7 +16,6 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from raregrade.config import (  # noqa: E402 - found through the line above
-    LOSS_PARAMS,
     DataConfig,
     LossChoice,
     PhantomConfig,
@@ -29,6 +28,7 @@ from raregrade.data.manifest import PreparedDataset  # noqa: E402
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom  # noqa: E402
 from raregrade.data.prepare import prepare_dataset  # noqa: E402
 from raregrade.errors import InterruptedRunError, RaregradeError, UserError  # noqa: E402
+from raregrade.losses import LOSSES  # noqa: E402
 from raregrade.steps.train_distributed import params_of_training, train_distributed  # noqa: E402
 from raregrade.steps.trainjobs import ClusterUnavailableError, TrainJobs  # noqa: E402
 from raregrade.tracking import Tracking  # noqa: E402
@@ -56,7 +56,7 @@ def data(tmp_path_factory):
 
 def of(kind="cdw_ce", **train):
     settings = {"backbone": "test_convnext", "epochs": 2, "batch_size": 16, "precision": "float32", "threads": 1}
-    loss = LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind]())
+    loss = LossChoice(name=kind, kind=kind, params=LOSSES[kind]())
     return TrainSection(train=TrainConfig(**settings | train), loss=loss)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from raregrade.config import (
-    LOSS_PARAMS,
     AugmentConfig,
     DataConfig,
     LossChoice,
@@ -18,6 +17,7 @@ from raregrade.config import (
 from raregrade.data.manifest import PreparedDataset
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
+from raregrade.losses import LOSSES
 from raregrade.training.reporter import Reporter
 
 
@@ -66,9 +66,7 @@ def tiny_section(kind: str = "ce", **train: object) -> TrainSection:
         "threads": 1,
         "augment": AugmentConfig(),
     } | train
-    return TrainSection(
-        train=TrainConfig(**settings), loss=LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind]())
-    )
+    return TrainSection(train=TrainConfig(**settings), loss=LossChoice(name=kind, kind=kind, params=LOSSES[kind]()))
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from raregrade.config import LOSS_PARAMS, AugmentConfig, LossChoice, TrainConfig, TrainSection
+from raregrade.config import AugmentConfig, LossChoice, TrainConfig, TrainSection
 from raregrade.data.manifest import PreparedDataset
+from raregrade.losses import LOSSES
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.distributed import process_group, processes_of_environment
 from raregrade.training.loop import fit
@@ -16,7 +17,7 @@ from raregrade.training.reporter import Reporter
 
 
 def section(kind: str) -> TrainSection:
-    params = LOSS_PARAMS[kind](**({"metric": "class_center"} if kind == "two_stage" else {}))
+    params = LOSSES[kind](**({"metric": "class_center"} if kind == "two_stage" else {}))
     config = TrainConfig(
         backbone="test_convnext",  # LayerNorm: its outputs don't depend on what else is in the batch
         epochs=3,

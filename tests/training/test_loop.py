@@ -6,7 +6,7 @@ import torch
 
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import ConfigError, InterruptedRunError, ModelError
-from raregrade.losses.base import Stage
+from raregrade.losses import Stage
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.loop import fit
 from raregrade.training.order import epoch_batches

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raregrade.config import TrainConfig
 from raregrade.errors import UserError
-from raregrade.losses.base import Stage
+from raregrade.losses import Stage
 from raregrade.training.order import epoch_batches
 
 STAGE = Stage("train")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from raregrade.config import LOSS_PARAMS, METRIC_TASKS, LossChoice, TrainSection
+from raregrade.config import METRIC_TASKS, LossChoice, TrainSection
 from raregrade.config.metrics import LOWER_IS_BETTER
+from raregrade.losses import LOSSES
 from raregrade.training import loop
 from raregrade.training.checkpoint import Checkpoint
 
@@ -93,7 +94,7 @@ def test_validation_is_decided_by_the_rule_of_the_loss(kind: str, monkeypatch, p
 
 
 def test_each_stage_has_a_best_epoch_of_its_own_and_the_last_is_that_of_the_run(judged) -> None:
-    params = LOSS_PARAMS["two_stage"](metric="class_center", classifier_share=0.5)
+    params = LOSSES["two_stage"](metric="class_center", classifier_share=0.5)
     loss = LossChoice(name="two_stage", kind="two_stage", params=params)
     result, told = judged("mae", [0.3, 0.1, 0.6, 0.5], loss=loss)
     assert told.bests == [True, True, True, True]

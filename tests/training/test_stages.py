@@ -9,18 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raregrade.config import LOSS_PARAMS, LossChoice, TrainSection
+from raregrade.config import LossChoice, TrainSection
 from raregrade.errors import ConfigError, InterruptedRunError
 from raregrade.labels import LabelSpace, label_statistics
-from raregrade.losses import create_loss
-from raregrade.losses.base import Stage
+from raregrade.losses import LOSSES, Stage, create_loss
 from raregrade.training.checkpoint import Checkpoint
 from raregrade.training.loop import fit
 from raregrade.training.stages import plan_stages
 
 
 def two_stages(section, classifier: str, **train: object) -> TrainSection:
-    params = LOSS_PARAMS["two_stage"](classifier=classifier, metric="class_center", classifier_share=0.4)
+    params = LOSSES["two_stage"](classifier=classifier, metric="class_center", classifier_share=0.4)
     return TrainSection(
         train=section(**train).train, loss=LossChoice(name="two_stage", kind="two_stage", params=params)
     )
@@ -111,15 +110,15 @@ def test_batches_of_the_first_stage_hold_several_images_of_each_class(prepared, 
     assert {sum(counts) for counts in second} == {32}
 
 
-@pytest.mark.parametrize("kind", list(LOSS_PARAMS))
+@pytest.mark.parametrize("kind", list(LOSSES))
 def test_the_settings_of_a_loss_know_the_stages_that_it_asks_for(kind: str) -> None:
     """The settings are checked before torch is imported, and the stages belong to the loss."""
-    task = LOSS_PARAMS[kind].tasks[-1]
+    task = LOSSES[kind].tasks[-1]
     edges = (("a", "b"),) if task == "multilabel" else ()
     space = LabelSpace(task, ("a", "b", "c"), edges)
     targets = np.eye(3) if task == "multilabel" else np.array([0, 1, 2, 0])
     for classifier in ("crt", "tau_norm") if kind == "two_stage" else (None,):
-        params = LOSS_PARAMS[kind](**({"classifier": classifier, "classifier_share": 0.4} if classifier else {}))
+        params = LOSSES[kind](**({"classifier": classifier, "classifier_share": 0.4} if classifier else {}))
         statistics = label_statistics(targets, space)
         loss = create_loss(kind, label_space=space, statistics=statistics, **params.model_dump())
         assert params.stage_shares == tuple(stage.share for stage in loss.stages)
@@ -157,7 +156,7 @@ def test_every_stage_runs_through_the_schedule_and_its_warm_up_once(prepared, se
 
 @pytest.mark.parametrize("tau", [0.4, 1.0])
 def test_a_tau_normalised_head_has_rows_of_the_length_that_tau_leaves(prepared, section, reporter, tau: float) -> None:
-    params = LOSS_PARAMS["two_stage"](classifier="tau_norm", metric="class_center", tau=tau)
+    params = LOSSES["two_stage"](classifier="tau_norm", metric="class_center", tau=tau)
     settings = TrainSection(
         train=section(epochs=1, batch_size=64).train,
         loss=LossChoice(name="two_stage", kind="two_stage", params=params),

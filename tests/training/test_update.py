@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raregrade.config import TrainConfig
-from raregrade.losses.base import Stage
+from raregrade.losses import Stage
 from raregrade.losses.cross_entropy import CrossEntropyLoss
 from raregrade.models.backbone import Classifier, TrainOutputs
 from raregrade.training.distributed import Processes

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from raregrade.config import (
-    LOSS_PARAMS,
     DataConfig,
     LossChoice,
     PhantomConfig,
@@ -21,6 +20,7 @@ from raregrade.config import (
 )
 from raregrade.data.phantom import PHANTOM_LABELS, draw_phantom
 from raregrade.data.prepare import prepare_dataset
+from raregrade.losses import LOSSES
 from raregrade.tracking import Tracking
 from raregrade.tuning.plan import TunePlan, make_plan
 
@@ -49,7 +49,7 @@ def tune_section(loss: str = "cdw_ce", *, epochs: int = 2, objective: str = "qwk
         tune=StudyConfig.model_validate(settings),
         objective=objective,
         train=TrainConfig(backbone="test_resnet", epochs=epochs, threads=1, precision="float32", lr=3e-3),
-        loss=LossChoice(name=loss, kind=loss, params=LOSS_PARAMS[loss]()),
+        loss=LossChoice(name=loss, kind=loss, params=LOSSES[loss]()),
         task="ordinal",
     )
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from raregrade.config.space import Choice, FloatRange, IntRange, Space
+from raregrade.schema import Choice, FloatRange, IntRange, Space
 from raregrade.tuning.axis import Axis, round_values
 from raregrade.tuning.figures import HISTORY, IMPORTANCE, PARALLEL, SLICE, parameter_importance, write_figures
 

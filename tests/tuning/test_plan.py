@@ -94,7 +94,7 @@ def test_a_loss_that_refuses_its_parameters_is_refused_before_a_trial(
     def refuse(*_: Any, **__: Any) -> None:
         raise UserError("needs dlordinal, which is not installed")
 
-    monkeypatch.setattr("raregrade.losses.registry.create_loss", refuse)
+    monkeypatch.setattr("raregrade.tuning.plan.create_loss", refuse)
     with pytest.raises(UserError, match="needs dlordinal"):
         plan("dlordinal", space={"train": {"lr": {}}})
 

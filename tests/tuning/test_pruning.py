@@ -6,8 +6,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from raregrade.config import LOSS_PARAMS, LossChoice, StudyConfig, TrainConfig
+from raregrade.config import LossChoice, StudyConfig, TrainConfig
 from raregrade.config.tune_checks import study_problems
+from raregrade.losses import LOSSES
 from raregrade.tuning.pruning import create_pruner, repeat_step
 
 EPOCHS = 9
@@ -124,7 +125,7 @@ def test_wilcoxon_needs_as_many_repeats_as_the_settings_ask_for(repeats: int) ->
     run(study, 0.5, repeats=repeats)
     stops = run(study, 0.4, repeats=repeats) == TrialState.PRUNED
     config = StudyConfig(pruner="wilcoxon", repeats=repeats)
-    loss = LossChoice(name="ce", kind="ce", params=LOSS_PARAMS["ce"]())
+    loss = LossChoice(name="ce", kind="ce", params=LOSSES["ce"]())
     assert stops == (study_problems(config, TrainConfig(), loss) == [])
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raregrade.config import LOSS_PARAMS, LossChoice, StudyStorage
+from raregrade.config import LossChoice, StudyStorage
 from raregrade.errors import ConfigError
+from raregrade.losses import LOSSES
 from raregrade.tuning.storage import open_storage
 from raregrade.tuning.study import claim, open_study, suggest
 from raregrade.tuning.warm_start import warm_starts
 
 from .conftest import MakePlan
 
-CDW_CE = LossChoice(name="cdw_ce", kind="cdw_ce", params=LOSS_PARAMS["cdw_ce"]())
+CDW_CE = LossChoice(name="cdw_ce", kind="cdw_ce", params=LOSSES["cdw_ce"]())
 
 
 def best_file(path: Path, kind: str, powers: list[float]) -> str:
@@ -59,7 +60,7 @@ def test_the_best_three_trials_of_every_study_in_a_storage_are_taken(plan: MakeP
             study.tell(trial, value)
     expected = [study.trials[number].params for number in (3, 4, 2)]
     assert warm_starts([url], CDW_CE) == expected
-    assert warm_starts([url], LossChoice(name="lmf", kind="lmf", params=LOSS_PARAMS["lmf"]())) == []
+    assert warm_starts([url], LossChoice(name="lmf", kind="lmf", params=LOSSES["lmf"]())) == []
 
 
 @pytest.mark.parametrize("place", ["missing.yaml", "missing.log"])

@@ -23,7 +23,7 @@ def phantom(
     Example:
         raregrade phantom --out data/raw/phantom
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.phantom import phantom as step
 
@@ -53,7 +53,7 @@ def fetch(
         raregrade fetch --repo https://github.com/me/scans.git --revision v1 \\
             --store data/store
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.steps.fetch import fetch as step
 
     with tempfile.TemporaryDirectory(prefix="raregrade-") as scratch:
@@ -84,7 +84,7 @@ def prepare(
     Example:
         raregrade prepare --out data/prepared
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.prepare import prepare as step
 

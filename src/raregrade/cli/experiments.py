@@ -129,7 +129,7 @@ def evaluate(
         raregrade evaluate --model models/cdw_ce/1 --data data/prepared \\
             --out reports/cdw_ce/1
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.evaluate import evaluate as judge_model
     from raregrade.steps.evaluate import evaluate_predictions as judge_predictions
@@ -162,7 +162,7 @@ def compare(
     Example:
         raregrade compare reports --out comparison
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.compare import compare as step
 
@@ -186,7 +186,7 @@ def compare_folds(
     Example:
         raregrade compare-folds reports --data data/prepared --out folds
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.compare_folds import compare_folds as step
 
@@ -212,7 +212,7 @@ def show(
     if registered is not None:
         result = read_json(registered, "`raregrade register` writes it.")
         print_registration(result)
-        print_next_steps(result, options.read().data.path)
+        print_next_steps(result, options.read_settings().data.path)
 
 
 def _print_judgement(out: Path) -> None:

@@ -48,7 +48,7 @@ def register(
         raregrade register --comparison comparison --models models \\
             --data data/prepared --out registered.json
     """
-    config = options.read(*([f"register.name={name}"] if name else []))
+    config = options.read_settings(*([f"register.name={name}"] if name else []))
     from raregrade.config import section
     from raregrade.steps.register import register as step
 
@@ -75,7 +75,7 @@ def promote(
     Example:
         raregrade promote severity 2 --data data/prepared
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.registry import promote as move_alias
 
     moved = move_alias(
@@ -101,7 +101,7 @@ def rollback(
     Example:
         raregrade rollback severity
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.steps.rollback import rollback as step
 
     _print_promotion(step(name, tracking=tracking_of(config)))
@@ -117,7 +117,7 @@ def list_registered(
     Example:
         raregrade models
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.config import METRIC_TASKS
     from raregrade.registry import list_models
 
@@ -168,7 +168,7 @@ def predict(
         if model.startswith(_REGISTRY_URI):
             from raregrade.registry import fetch_model
 
-            folder = fetch_model(model, tracking_of(options.read()), Path(scratch))
+            folder = fetch_model(model, tracking_of(options.read_settings()), Path(scratch))
         predictor = Predictor(folder)
         predictions, problems = predictor.predict_readable(files)
     decision = predictor.model.decision

@@ -15,7 +15,7 @@ from raregrade.cli.completion import complete_loss, complete_preset
 from raregrade.errors import UserError
 
 if TYPE_CHECKING:
-    from raregrade.config import Params
+    from raregrade.config import Params, Settings
     from raregrade.tracking import Tracking
 
 PARAMS = Path("params.yaml")
@@ -62,23 +62,36 @@ class ParamsOptions:
         """
         return read_params(self.params, [*defaults, *(self.set_ or ()), *forced], self.preset)
 
+    def read_settings(self, *forced: str) -> Settings:
+        """As ``read`` for a command that trains no loss: it needs no torch, which the losses import."""
+        from raregrade.config import load_settings
+
+        config = load_settings(self.params, [*(self.set_ or ()), *forced], self.preset or ())
+        _tell_version(self.params, config)
+        return config
+
 
 def read_params(path: Path, overrides: list[str] | None, presets: Sequence[str | Path] | None = None) -> Params:
     """The validated parameters of a command. Raises ConfigError."""
-    from raregrade import __version__
     from raregrade.config import load_params
 
     config = load_params(path, overrides or (), presets or ())
+    _tell_version(path, config)
+    return config
+
+
+def _tell_version(path: Path, config: Settings) -> None:
+    from raregrade import __version__
+
     if config.raregrade.version != __version__:
         print(
             f"{path} was made for raregrade {config.raregrade.version} and this is {__version__}: "
             "`raregrade upgrade` says what changed.",
             file=sys.stderr,
         )
-    return config
 
 
-def tracking_of(params: Params) -> Tracking:
+def tracking_of(params: Settings) -> Tracking:
     """Where the commands of these parameters log their runs."""
     from raregrade.tracking import Tracking
 

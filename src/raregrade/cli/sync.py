@@ -14,7 +14,7 @@ def sync(*, options: ParamsOptions) -> None:
     Example:
         raregrade sync
     """
-    config = options.read()
+    config = options.read_settings()
     from raregrade.tracking.spool import store_hash, waiting_runs
 
     waiting = waiting_runs().values()

@@ -1,16 +1,22 @@
 """params.yaml as typed, validated objects.
 
 ``load_params`` reads and checks the whole file before anything runs; ``Params.section`` hands a step
-the part that it may read, and nothing else. Needs neither torch nor mlflow.
+the part that it may read, and nothing else. ``load_settings`` reads it for the steps that train no loss, without torch.
 """
 
 from raregrade.config.data import WAIVABLE, DataConfig, SplitConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
 from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
-from raregrade.config.load import dump_params, load_params, merged_params, merged_text, params_from_dict
-from raregrade.config.losses import LOSS_PARAMS, LossParams
+from raregrade.config.load import (
+    dump_params,
+    load_params,
+    load_settings,
+    merged_params,
+    merged_text,
+    params_from_dict,
+)
 from raregrade.config.metrics import LOWER_IS_BETTER, METRIC_TASKS
-from raregrade.config.model import LossChoice, MadeFor, Params, PhantomConfig, StepVersions, TrackingConfig
+from raregrade.config.model import LossChoice, MadeFor, Params, PhantomConfig, Settings, StepVersions, TrackingConfig
 from raregrade.config.sections import (
     CompareSection,
     EvaluateSection,
@@ -26,7 +32,6 @@ from raregrade.config.training import AugmentConfig, TrainConfig
 from raregrade.config.tuning import StudyConfig, StudyStorage, TuneConfig
 
 __all__ = [
-    "LOSS_PARAMS",
     "LOWER_IS_BETTER",
     "METRIC_TASKS",
     "WAIVABLE",
@@ -39,7 +44,6 @@ __all__ = [
     "EvaluateSection",
     "GateRule",
     "LossChoice",
-    "LossParams",
     "MadeFor",
     "Params",
     "PhantomConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "PrepareSection",
     "RegisterConfig",
     "RegisterSection",
+    "Settings",
     "SplitConfig",
     "StepVersions",
     "StudyConfig",
@@ -58,6 +63,7 @@ __all__ = [
     "TuneSection",
     "dump_params",
     "load_params",
+    "load_settings",
     "merged_params",
     "merged_text",
     "params_from_dict",

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raregrade.config.base import ConfigModel
 from raregrade.errors import DataError
 from raregrade.labels import LabelSpace
 from raregrade.names import normalised
+from raregrade.schema import ConfigModel
 
 # What stops `prepare` and fails `verify` unless it is waived, with a reason, under data.waive.
 WAIVABLE = ("ungrouped", "identical_across_splits", "conflicting_labels")

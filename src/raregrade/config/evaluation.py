@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raregrade.config.base import ConfigModel
 from raregrade.labels import LabelSpace
+from raregrade.schema import ConfigModel
 
 DecisionName = Literal["own", "argmax", "median", "expected_cost", "best", "f1", "youden", "sensitivity"]
 # The decision rules that each task can be given.

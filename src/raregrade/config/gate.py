@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raregrade.config.base import ConfigModel
 from raregrade.config.metrics import LOWER_IS_BETTER
+from raregrade.schema import ConfigModel
 
 
 class GateRule(ConfigModel):

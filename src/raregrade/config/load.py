@@ -12,17 +12,19 @@ import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raregrade.config.comments import with_values_of
-from raregrade.config.losses import LOSS_PARAMS
-from raregrade.config.model import LossChoice, Params
+from raregrade.config.model import LossChoice, Params, Settings
 from raregrade.config.presets import preset_file
 from raregrade.errors import ConfigError, did_you_mean
+from raregrade.losses import LOSSES
+
+Model = TypeVar("Model", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,7 +86,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 def load_params(
     path: str | Path = "params.yaml", overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()
 ) -> Params:
-    """Read ``path``, lay ``presets`` and then ``overrides`` over it, and validate.
+    """Read ``path``, lay ``presets`` and then ``overrides`` over it, and validate. Imports torch, as losses do.
 
     Args:
         path: a YAML file.
@@ -96,6 +98,17 @@ def load_params(
         ConfigError: no such file, not YAML, or a wrong key, type, value or combination; names each, and the preset
             that it stands in.
     """
+    return _load(Params, path, overrides, presets)
+
+
+def load_settings(
+    path: str | Path = "params.yaml", overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()
+) -> Settings:
+    """As ``load_params``, without a look at the parameters of the losses."""
+    return _load(Settings, path, overrides, presets)
+
+
+def _load(model: type[Model], path: str | Path, overrides: Sequence[str], presets: Sequence[str | Path]) -> Model:
     layers = {str(preset): _read_mapping(preset_file(preset)) for preset in presets}
 
     def origin(key: str) -> str:
@@ -105,7 +118,9 @@ def load_params(
         return f" (set in {name})" if name else ""
 
     where = " with ".join([str(path), *layers])
-    return params_from_dict(merged_params(path, overrides, presets), where=where, origin=origin if layers else None)
+    raw = merged_params(path, overrides, presets)
+    _validated(Settings, raw, where, origin if layers else None)  # what is wrong outside the losses, before torch comes
+    return _validated(model, raw, where, origin if layers else None)
 
 
 def merged_params(
@@ -146,28 +161,36 @@ def dump_params(raw: dict[str, Any]) -> str:
     return text
 
 
-def params_from_dict(raw: dict[str, Any], where: str = "params", origin: Callable[[str], str] | None = None) -> Params:
+def params_from_dict(raw: dict[str, Any]) -> Params:
     """Validate a nested dictionary of the form of params.yaml.
-
-    ``where`` names it in errors; ``origin`` says where a dotted key is from, in words to end a line with.
 
     Raises:
         ConfigError: a wrong key, type, value or combination; names each.
     """
+    return _validated(Params, raw, "params", None)
+
+
+def _validated(model: type[Model], raw: dict[str, Any], where: str, origin: Callable[[str], str] | None) -> Model:
+    """``raw`` as ``model``. Errors name it ``where``; ``origin`` says where a key is from, in words to end a line."""
     problems: list[str] = []
-    losses: dict[str, LossChoice] = {}
+    losses: dict[str, Any] = {}
     raw_losses = raw.get("losses")
     if not isinstance(raw_losses, dict) or not raw_losses:
         problems.append(f"losses = {raw_losses!r}: expected one key a loss, such as `losses: {{ce: {{}}}}`")
     else:
         for name, value in raw_losses.items():
-            choice = _loss_choice(str(name), value, problems)
-            if choice is not None:
-                losses[str(name)] = choice
+            kind, settings = _kind_and_settings(str(name), value, problems)
+            if kind is None:
+                continue
+            entry: Any = {"kind": kind, **settings}
+            if model is Params:
+                entry = _loss_choice(str(name), kind, settings, problems)
+            if entry is not None:
+                losses[str(name)] = entry
     # A loss that is wrong is not defined either: what the keys say of one another is looked at once each is right.
     known_wrong = {("losses",), ()} if problems else {("losses",)}
     try:
-        params = Params.model_validate({**raw, "losses": losses})
+        params = model.model_validate({**raw, "losses": losses})
     except ValidationError as err:
         problems += _describe_all([e for e in err.errors() if e["loc"][:1] not in known_wrong], "", Params)
     if problems:
@@ -241,27 +264,30 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     node[last] = _parse_yaml(text, f"--set {override}")
 
 
-def _loss_choice(name: str, value: Any, problems: list[str]) -> LossChoice | None:
+def _kind_and_settings(name: str, value: Any, problems: list[str]) -> tuple[str | None, dict[str, Any]]:
+    """The loss that an entry of ``losses`` is a setting of, None where it is wrong, and its parameters, unread."""
     if value is None:
         value = {}
     if not isinstance(value, dict):
         problems.append(f"losses.{name} = {value!r}: expected the loss's parameters, such as `{name}: {{}}`")
-        return None
+        return None, {}
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         problems.append(f"losses.{name}: a name is made of letters, digits, '_' and '-' (it becomes a folder)")
-        return None
+        return None, {}
     kind = value.get("kind", name)
-    if not isinstance(kind, str) or kind not in LOSS_PARAMS:
+    if not isinstance(kind, str) or kind not in LOSSES:
         key = f"losses.{name}.kind" if "kind" in value else f"losses.{name}"
-        problems.append(
-            f"{key}: unknown loss {kind!r}{did_you_mean(str(kind), LOSS_PARAMS)}; allowed: {', '.join(LOSS_PARAMS)}"
-        )
-        return None
-    model = LOSS_PARAMS[kind]
+        problems.append(f"{key}: unknown loss {kind!r}{did_you_mean(str(kind), LOSSES)}; allowed: {', '.join(LOSSES)}")
+        return None, {}
+    return kind, {k: v for k, v in value.items() if k != "kind"}
+
+
+def _loss_choice(name: str, kind: str, settings: dict[str, Any], problems: list[str]) -> LossChoice | None:
+    definition = LOSSES[kind]
     try:
-        params = model.model_validate({k: v for k, v in value.items() if k != "kind"})
+        params = definition.model_validate(settings)
     except ValidationError as err:
-        problems += _describe_all(err.errors(), f"losses.{name}", model)
+        problems += _describe_all(err.errors(), f"losses.{name}", definition)
         return None
     return LossChoice(name=name, kind=kind, params=params)
 

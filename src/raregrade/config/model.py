@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from raregrade import __version__
-from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
 from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig, gate_problems
-from raregrade.config.losses import LOSS_PARAMS, LossParams
 from raregrade.config.metrics import DEFAULT_SELECTION, METRIC_TASKS
 from raregrade.config.training import TrainConfig, loss_problems
 from raregrade.config.tune_checks import tune_problems
 from raregrade.config.tuning import TUNED_SUFFIX, TuneConfig, untuned_name
+from raregrade.losses import LOSSES, LossDefinition
+from raregrade.schema import ConfigModel
 
 
 class PhantomConfig(ConfigModel):
@@ -34,14 +34,14 @@ class LossChoice(ConfigModel):
 
     name: str
     kind: str
-    params: SerializeAsAny[LossParams]
+    params: SerializeAsAny[LossDefinition]
 
     @model_validator(mode="before")
     @classmethod
     def _params_of_the_kind(cls, value: Any) -> Any:
         """Read ``params`` as the type of its kind, so that a section survives a round trip through JSON."""
-        if isinstance(value, dict) and isinstance(value.get("params"), dict) and value.get("kind") in LOSS_PARAMS:
-            return {**value, "params": LOSS_PARAMS[value["kind"]].model_validate(value["params"])}
+        if isinstance(value, dict) and isinstance(value.get("params"), dict) and value.get("kind") in LOSSES:
+            return {**value, "params": LOSSES[value["kind"]].model_validate(value["params"])}
         return value
 
 
@@ -76,8 +76,11 @@ class MadeFor(ConfigModel):
     steps: StepVersions = StepVersions()
 
 
-class Params(ConfigModel):
-    """The whole of params.yaml."""
+class Settings(ConfigModel):
+    """params.yaml as the steps need it that train no loss: ``losses`` are names and kinds, their parameters unread.
+
+    The file of a loss imports torch, which these steps do without.
+    """
 
     raregrade: MadeFor = MadeFor()
 
@@ -85,7 +88,7 @@ class Params(ConfigModel):
     phantom: PhantomConfig = PhantomConfig()
     data: DataConfig
     train: TrainConfig = TrainConfig()
-    losses: dict[str, LossChoice]
+    losses: dict[str, Any]
     compare: CompareConfig
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -95,7 +98,7 @@ class Params(ConfigModel):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _keys_fit_together(self) -> Params:
+    def _keys_fit_together(self) -> Self:
         task = self.data.task
         for name in self.compare.losses:
             if name not in self.losses:
@@ -121,29 +124,72 @@ class Params(ConfigModel):
                 raise ValueError(
                     f"compare.seeds_of: {name!r} is not one of the compared losses ({', '.join(compared)})"
                 )
-        for name in self.compare.losses:
-            tasks = self.losses[name].params.tasks
-            if task not in tasks:
-                raise ValueError(f"compare.losses: {name} fits task {' or '.join(tasks)}, but data.task is {task}")
+        self._check_tasks()
         metric = self.train.selection_metric
         if metric != "auto" and task not in METRIC_TASKS[metric]:
             allowed = ", ".join(m for m, tasks in METRIC_TASKS.items() if task in tasks)
             raise ValueError(f"train.selection_metric: {metric} is not defined for task {task}; allowed: {allowed}")
         known = [m for m, tasks in METRIC_TASKS.items() if task in tasks]
-        problems = tune_problems(self.tune, self.losses, self.train, task, known, baseline=self.compare.baseline)
-        for name in dict.fromkeys([*self.compare.losses, *(n for n in self.tune.losses if n in self.losses)]):
-            problems += loss_problems(self.train, self.losses[name])
+        problems = self._loss_problems(known)
         problems += self.evaluate.problems(self.data.label_space())
         problems += gate_problems(self.gate, self.alarms, self.data.classes, known)
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """What tells the runs of one pipeline from those of another, the losses as written.
+
+        Neither where runs are logged nor the installed version changes what is computed, so they do not count. The same
+        for ``Settings`` and ``Params`` of one file.
+        """
+        left_out: Any = {"tracking": True, "losses": True, "raregrade": {"version"}}
+        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
+        return content | {"losses": {name: _numbers_as_floats(value) for name, value in self._written_losses().items()}}
+
+    def _written_losses(self) -> dict[str, Any]:
+        return self.losses
+
+    def _check_tasks(self) -> None:
+        """Raise ValueError where a compared loss does not fit the task."""
+
+    def _loss_problems(self, metrics: list[str]) -> list[str]:
+        """What contradicts the parameters of the losses; ``metrics`` are defined for the task."""
+        del metrics
+        return []
+
     @property
     def selection_metric(self) -> str:
         """The metric, without split prefix, that picks epochs and losses on validation."""
         metric = self.train.selection_metric
         return DEFAULT_SELECTION[self.data.task] if metric == "auto" else metric
+
+
+class Params(Settings):
+    """The whole of params.yaml."""
+
+    losses: dict[str, LossChoice]
+
+    def _written_losses(self) -> dict[str, Any]:
+        return {
+            name: {"kind": choice.kind, **choice.params.model_dump(mode="json", exclude_unset=True)}
+            for name, choice in self.losses.items()
+        }
+
+    def _check_tasks(self) -> None:
+        for name in self.compare.losses:
+            tasks = self.losses[name].params.tasks
+            if self.data.task not in tasks:
+                raise ValueError(
+                    f"compare.losses: {name} fits task {' or '.join(tasks)}, but data.task is {self.data.task}"
+                )
+
+    def _loss_problems(self, metrics: list[str]) -> list[str]:
+        baseline = self.compare.baseline
+        problems = tune_problems(self.tune, self.losses, self.train, self.data.task, metrics, baseline=baseline)
+        for name in dict.fromkeys([*self.compare.losses, *(n for n in self.tune.losses if n in self.losses)]):
+            problems += loss_problems(self.train, self.losses[name])
+        return problems
 
     def to_dict(self) -> dict[str, Any]:
         """As params.yaml would hold it, defaults filled in."""
@@ -153,3 +199,10 @@ class Params(ConfigModel):
             for name, c in self.losses.items()
         }
         return value
+
+
+def _numbers_as_floats(value: Any) -> Any:
+    """``2`` and ``2.0`` are one value of a parameter."""
+    if isinstance(value, dict):
+        return {key: _numbers_as_floats(entry) for key, entry in value.items()}
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

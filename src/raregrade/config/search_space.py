@@ -1,4 +1,4 @@
-"""What a study searches: what the loss declares (``LossParams.search``), narrowed, fixed or widened by ``tune.space``.
+"""What a study searches: what the loss declares, narrowed, fixed or widened by ``tune.space``.
 
 Names of loss parameters stand alone (``alpha``), those of training parameters begin with ``train.``. Every value that a
 search can reach is checked here as if it stood in params.yaml.
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from raregrade.config.base import ConfigModel
-from raregrade.config.losses import LOSS_PARAMS
-from raregrade.config.space import Choice, FloatRange, IntRange, Scalar, Space, contains
 from raregrade.config.training import loss_problems
 from raregrade.config.tuning import TRAIN_PREFIX, SpaceSetting, StudyConfig
 from raregrade.errors import ConfigError
+from raregrade.schema import Choice, ConfigModel, FloatRange, IntRange, Scalar, Space, contains
 
 if TYPE_CHECKING:
     from raregrade.config.model import LossChoice
@@ -144,7 +142,7 @@ def _loss_part(config: StudyConfig, loss: LossChoice, problems: list[str]) -> Se
         settings=settings,
         # What a fixed value makes pointless is not searched.
         searched=_with_fixed(loss.params, settings).search(),
-        declared=LOSS_PARAMS[loss.kind].SEARCH,
+        declared=loss.params.SEARCH,
         current=loss.params,
         allowed=list(type(loss.params).model_fields),
         problems=problems,

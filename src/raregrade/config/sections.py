@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raregrade.config.base import ConfigModel
 from raregrade.config.data import DataConfig
 from raregrade.config.evaluation import CompareConfig, EvaluateConfig
 from raregrade.config.gate import AlarmConfig, GateRule, RegisterConfig
-from raregrade.config.model import LossChoice, Params, PhantomConfig
+from raregrade.config.model import LossChoice, Params, PhantomConfig, Settings
 from raregrade.config.training import TrainConfig, check_training
 from raregrade.config.tuning import TUNED_SUFFIX, StudyConfig
 from raregrade.errors import ConfigError
 from raregrade.labels import Task
+from raregrade.schema import ConfigModel
 
 
 class PhantomSection(ConfigModel):
@@ -86,7 +86,7 @@ def section_keys(step: str, loss: str | None = None) -> tuple[str, ...]:
     return tuple(key.format(loss=loss) if loss else key for key in _keys_of(step))
 
 
-def section(params: Params, step: str, loss: str | None = None) -> Any:
+def section(params: Settings, step: str, loss: str | None = None) -> Any:
     """The section of ``step`` as its typed object.
 
     Raises:
@@ -108,7 +108,7 @@ def section(params: Params, step: str, loss: str | None = None) -> Any:
     return make[step]()
 
 
-def _tune_section(params: Params, loss: str | None) -> TuneSection:
+def _tune_section(params: Settings, loss: str | None) -> TuneSection:
     objective = params.selection_metric if params.tune.objective == "auto" else params.tune.objective
     return TuneSection(
         tune=params.tune.study(),
@@ -119,7 +119,7 @@ def _tune_section(params: Params, loss: str | None) -> TuneSection:
     )
 
 
-def _compare_section(params: Params) -> CompareSection:
+def _compare_section(params: Settings) -> CompareSection:
     """Tuned losses are compared beside those that ``compare.losses`` names."""
     tuned = [name + TUNED_SUFFIX for name in params.tune.losses]
     compared = params.compare.model_copy(update={"losses": [*params.compare.losses, *tuned]})
@@ -131,7 +131,9 @@ def _compare_section(params: Params) -> CompareSection:
     )
 
 
-def _defined(params: Params, loss: str | None) -> LossChoice:
+def _defined(params: Settings, loss: str | None) -> LossChoice:
+    if not isinstance(params, Params):
+        raise TypeError("a step that trains a loss needs the parameters as load_params reads them")
     if loss not in params.losses:
         raise ConfigError(f"loss {loss!r} is not defined under losses; defined: {', '.join(params.losses)}")
     check_training(params.train, params.losses[loss])

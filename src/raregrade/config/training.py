@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raregrade.config.base import ConfigModel
 from raregrade.errors import ConfigError
+from raregrade.schema import ConfigModel
 
 if TYPE_CHECKING:
     from raregrade.config.model import LossChoice

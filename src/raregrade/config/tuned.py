@@ -10,10 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from raregrade.config.sections import TrainSection
-from raregrade.config.space import Scalar
 from raregrade.config.training import check_training
 from raregrade.config.tuning import TRAIN_PREFIX, TUNED_SUFFIX
 from raregrade.errors import ConfigError
+from raregrade.schema import Scalar
 
 BEST_FILE = "best.yaml"
 # The baseline as it was tuned beside the loss, in the same form.

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raregrade.config.base import ConfigModel
-from raregrade.config.space import Scalar
 from raregrade.config.training import share_epochs
 from raregrade.labels import Task
+from raregrade.schema import ConfigModel, Scalar
 
 if TYPE_CHECKING:
     from raregrade.config.model import LossChoice

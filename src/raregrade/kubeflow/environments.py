@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from raregrade.config.base import ConfigModel
 from raregrade.errors import UserError
+from raregrade.schema import ConfigModel
 from raregrade.tracking.connection import THROUGH_THE_SERVER
 
 # What a task does most of its time, which decides what it needs: ``data`` reads and decodes images, ``train`` and

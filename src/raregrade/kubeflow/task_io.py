@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from raregrade.config import PrepareSection
-from raregrade.config.base import ConfigModel
 from raregrade.config.tuned import BEST_FILE, read_best
+from raregrade.schema import ConfigModel
 from raregrade.steps.champion import Recipe
 from raregrade.steps.notify import Outcome
 from raregrade.tracking import Tracking

@@ -1,6 +1,9 @@
-"""Loss functions for ordinal, imbalanced and hierarchical labels, and the registry that builds them by name."""
+"""Loss functions for ordinal, imbalanced and hierarchical labels, and the registry that builds them by name.
 
-from raregrade.losses.base import HeadSpec, Loss, Stage
-from raregrade.losses.registry import create_loss
+Importing this package imports no torch: the file of a loss does, once the loss is looked up.
+"""
 
-__all__ = ["HeadSpec", "Loss", "Stage", "create_loss"]
+from raregrade.losses.definition import HeadSpec, LossDefinition, Stage, TrainingLabels
+from raregrade.losses.registry import LOSSES, create_loss
+
+__all__ = ["LOSSES", "HeadSpec", "LossDefinition", "Stage", "TrainingLabels", "create_loss"]

@@ -6,50 +6,13 @@ No formula lives here. Shapes in names and comments: B batch, C classes, K label
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from raregrade.errors import UserError
-
-Reduction = Literal["mean", "sum", "none"]
-REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """The classification head that a loss expects.
-
-    ``linear`` returns w·f + b; ``cosine`` returns ``scale`` * cos(w, f), so its logits lie in [-scale, scale];
-    ``coral`` returns w·f + b_k, one weight vector for all outputs. ``raregrade.models.heads.create_head`` builds them.
-    """
-
-    kind: Literal["linear", "cosine", "coral"] = "linear"
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage of training asks of the training loop.
-
-    Attributes:
-        name: for logs.
-        share: part of the epochs, 0 to 1; a stage of 0 changes the head and trains nothing.
-        sampler: ``shuffle`` (whatever the training configuration says), ``class_balanced``, or ``pk``: batches of
-            at least ``images_per_class`` images of each of several classes.
-        freeze_backbone: the backbone doesn't change: no gradients, BatchNorm statistics fixed, no dropout.
-        head: what happens to the head as the stage begins: ``keep``, ``new`` (initialised again), ``scale`` (frozen, a
-            learnable factor for each class), ``tau_normalise`` (weights divided by their length to the power tau).
-    """
-
-    name: str
-    share: float = 1.0
-    sampler: Literal["shuffle", "class_balanced", "pk"] = "shuffle"
-    images_per_class: int | None = None
-    freeze_backbone: bool = False
-    head: Literal["keep", "new", "scale", "tau_normalise"] = "keep"
+from raregrade.losses.definition import REDUCTIONS, HeadSpec, Reduction, Stage
 
 
 class Loss(nn.Module):
@@ -227,17 +190,6 @@ def check_class_weights(class_weights: Sequence[float] | Tensor | None, num_clas
     if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not bool((weights > 0).any()):
         raise UserError(f"class_weights must be finite, none negative and not all 0, got {weights.tolist()}")
     return weights
-
-
-def check_range(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
-) -> None:
-    """Raise UserError unless ``value`` lies between ``low`` and ``high``; ``open_*`` leaves that end out."""
-    above = value > low if open_low else value >= low
-    below = value < high if open_high else value <= high
-    if not (above and below):
-        left, right = "(" if open_low else "[", ")" if open_high else "]"
-        raise UserError(f"{name} = {value!r} is out of range; allowed: {left}{low}, {high}{right}")
 
 
 def reduce(loss: Tensor, reduction: Reduction) -> Tensor:

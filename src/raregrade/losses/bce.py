@@ -6,13 +6,102 @@ The mean of a sample runs over its known labels; ``reduction="mean"`` then runs 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from raregrade.errors import UserError
-from raregrade.losses.base import Loss, Reduction, check_label_target, check_range, raise_precision
+from raregrade.losses.base import Loss, check_label_target, raise_precision
+from raregrade.losses.definition import MULTILABEL, LossDefinition, Reduction, TrainingLabels
+from raregrade.schema import FloatRange, Scalar, Space
+
+
+class BCE(LossDefinition):
+    """Binary cross-entropy, all labels alike."""
+
+    tasks = MULTILABEL
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> Loss:
+        return BCELoss(labels.num_classes, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """The mean over samples of the mean over their known labels of ``terms``."""
+        known = ~target.isnan()
+        p, y = logits.sigmoid(), target.nan_to_num()
+        positive, negative = self.terms(p, labels)
+        sums = (known * (y * positive + (1 - y) * negative)).sum(1)
+        some = known.any(1)
+        return (sums[some] / known[some].sum(1)).mean() if some.any() else 0.0 * logits.sum()
+
+    def terms(self, p: Tensor, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
+        """What a label costs that is 1, and one that is 0: -log p and -log(1 - p), each [B, K]."""
+        del labels
+        return -p.log(), -(1 - p).log()
+
+
+class WeightedBCE(BCE):
+    """Binary cross-entropy whose positive term weighs (negatives / positives) of the label, at most ``max_weight``."""
+
+    max_weight: float = Field(100.0, ge=1, le=1e6)
+    SEARCH: ClassVar[dict[str, Space]] = {"max_weight": FloatRange(low=2.0, high=100.0, log=True)}
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.max_weight > 1
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> BCELoss:
+        return BCELoss(positive_weights=self._weights(labels), reduction=reduction)
+
+    def terms(self, p: Tensor, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
+        """-w_k log p and -log(1 - p), each [B, K]."""
+        return -self._weights(labels) * p.log(), -(1 - p).log()
+
+    def _weights(self, labels: TrainingLabels) -> Tensor:
+        known = torch.from_numpy(labels.count_statistics().known_counts).double()
+        positives = torch.tensor(labels.counts(), dtype=torch.float64)
+        return ((known - positives) / positives).clamp(1.0 / self.max_weight, self.max_weight)
+
+
+class FocalBCE(BCE):
+    """Binary focal loss, arXiv 1708.02002."""
+
+    gamma: float = Field(2.0, ge=0, le=20)
+    SEARCH: ClassVar[dict[str, Space]] = {"gamma": FloatRange(low=0.5, high=5.0)}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma": 2.0},)
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> FocalBCELoss:
+        return FocalBCELoss(self, num_labels=labels.num_classes, reduction=reduction)
+
+    def terms(self, p: Tensor, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
+        """-(1 - p_t)^gamma log p_t, p_t = p for a label of 1 and 1 - p for one of 0; equation 4 of arXiv 1708.02002."""
+        del labels
+        return -((1 - p) ** self.gamma) * p.log(), -(p**self.gamma) * (1 - p).log()
+
+
+class AsymmetricBCE(BCE):
+    """Asymmetric loss (Ridnik et al., arXiv 2009.14119): negatives focus harder, and easy ones are dropped."""
+
+    gamma_negative: float = Field(4.0, ge=0, le=20)
+    gamma_positive: float = Field(1.0, ge=0, le=20)
+    clip: float = Field(0.05, ge=0, lt=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "gamma_negative": FloatRange(low=0.0, high=6.0),
+        "gamma_positive": FloatRange(low=0.0, high=2.0),
+        "clip": FloatRange(low=0.0, high=0.2),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma_negative": 4.0, "gamma_positive": 1.0, "clip": 0.05},)
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> AsymmetricBCELoss:
+        return AsymmetricBCELoss(self, num_labels=labels.num_classes, reduction=reduction)
+
+    def terms(self, p: Tensor, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
+        """-(1 - p)^gamma_positive log p and -q^gamma_negative log(1 - q), q = max(p - clip, 0); arXiv 2009.14119."""
+        del labels
+        q = (p - self.clip).clamp(min=0)
+        return -((1 - p) ** self.gamma_positive) * p.log(), -(q**self.gamma_negative) * (1 - q).log()
 
 
 class BCELoss(Loss):
@@ -49,10 +138,9 @@ class FocalBCELoss(Loss):
 
     decision = "threshold"
 
-    def __init__(self, gamma: float = 2.0, *, num_labels: int | None = None, reduction: Reduction = "mean") -> None:
-        check_range("gamma", gamma, 0.0, float("inf"), open_high=True)
+    def __init__(self, params: FocalBCE, *, num_labels: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(num_labels, output="sigmoid", reduction=reduction)
-        self.gamma = gamma
+        self.gamma = params.gamma
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, K], ``target`` float [B, K] of 0, 1, NaN -> scalar, or [B] for ``none``."""
@@ -66,29 +154,18 @@ class FocalBCELoss(Loss):
         )
 
 
-class AsymmetricLoss(Loss):
-    """Asymmetric loss (Ridnik et al., arXiv 2009.14119): negatives focus harder, and easy ones are dropped.
+class AsymmetricBCELoss(Loss):
+    """Mean over labels of y (1 - p)^gamma_positive (-log p) + (1 - y) q^gamma_negative (-log(1 - q)).
 
-    Mean over labels of y (1 - p)^gamma_positive (-log p) + (1 - y) q^gamma_negative (-log(1 - q)),
     q = max(p - clip, 0).
     """
 
     decision = "threshold"
 
-    def __init__(
-        self,
-        gamma_negative: float = 4.0,
-        gamma_positive: float = 1.0,
-        clip: float = 0.05,
-        *,
-        num_labels: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_range("gamma_negative", gamma_negative, 0.0, float("inf"), open_high=True)
-        check_range("gamma_positive", gamma_positive, 0.0, float("inf"), open_high=True)
-        check_range("clip", clip, 0.0, 1.0, open_high=True)
+    def __init__(self, params: AsymmetricBCE, *, num_labels: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(num_labels, output="sigmoid", reduction=reduction)
-        self.gamma_negative, self.gamma_positive, self.clip = gamma_negative, gamma_positive, clip
+        self.gamma_negative, self.gamma_positive = params.gamma_negative, params.gamma_positive
+        self.clip = params.clip
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, K], ``target`` float [B, K] of 0, 1, NaN -> scalar, or [B] for ``none``."""

@@ -2,60 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from raregrade.errors import UserError
-from raregrade.losses.base import (
-    Loss,
-    Reduction,
-    check_class_range,
-    check_class_shapes,
-    check_range,
-    raise_precision,
-    reduce,
-)
+from raregrade.losses.base import Loss, check_class_range, check_class_shapes, raise_precision, reduce
+from raregrade.losses.definition import ORDINAL, LossDefinition, Reduction, TrainingLabels
+from raregrade.schema import FloatRange, Scalar, Space
 
-MARGIN_FORMS = ("dead_zone", "tighten")
 _TIGHTEN_EPS = 1e-7
+
+
+class CDWCE(LossDefinition):
+    """Class distance weighted cross-entropy, arXiv 2202.05167; margin of arXiv 2412.01246.
+
+    ``power`` is the exponent of the distance; with two classes every power is cross-entropy. ``margin`` 0 is the
+    published loss. The paper's margin formula is undefined as printed, and two readings of it are in use; both bound a
+    term, and with it the penalty of a confident error. ``dead_zone``: log(min(1 - p_i + m, 1)), no penalty while
+    p_i <= m, at most -log(m) per unit of weight. ``tighten``: log(1 - min(p_i + m, 1 - 1e-7)), a penalty for every p_i,
+    at most -log(1e-7) per unit of weight, where its gradient is 0.
+    """
+
+    tasks = ORDINAL
+    power: float = Field(5.0, gt=0, le=20)
+    margin: float = Field(0.0, ge=0, lt=1)
+    margin_form: Literal["dead_zone", "tighten"] = "dead_zone"
+    # The margin is searched where params.yaml names it: the published formula has two readings.
+    SEARCH: ClassVar[dict[str, Space]] = {"power": FloatRange(low=0.5, high=10.0)}
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"power": 5.0}, {"power": 6.0}, {"power": 7.0})
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> CDWCELoss:
+        return CDWCELoss(self, num_classes=labels.num_classes, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """-sum_i |i - y|^power log(1 - p_i); arXiv 2202.05167, with the margin within the logarithm."""
+        p = logits.softmax(1)
+        distance = (torch.arange(labels.num_classes) - target[:, None]).abs().double() ** self.power
+        if self.margin_form == "dead_zone":
+            miss = (1 - p + self.margin).clamp(max=1)
+        else:
+            miss = 1 - (p + self.margin).clamp(max=1 - _TIGHTEN_EPS)
+        return -(distance * miss.log()).sum(1).mean()
 
 
 class CDWCELoss(Loss):
     """-sum_i |i - y|^power log(1 - p_i), p = softmax(z): a wrong class costs more the farther it is from the grade.
 
-    Without a margin, value and gradient are exact for every logit, also for confident worst errors.
-
-    Args:
-        power: the exponent of the distance. With two classes every power is cross-entropy.
-        margin: 0 is the published loss. Both forms bound a term, and with it the penalty of a confident error.
-        margin_form: the paper's margin formula is undefined as printed; two readings are in use.
-            ``dead_zone``: log(min(1 - p_i + m, 1)), no penalty while p_i <= m, at most -log(m) per unit of weight.
-            ``tighten``: log(1 - min(p_i + m, 1 - 1e-7)), a penalty for every p_i, at most -log(1e-7) per unit of
-            weight, where its gradient is 0.
-        num_classes: C; None takes any.
+    Without a margin, value and gradient are exact for every logit, also for confident worst errors. ``num_classes`` is
+    C; None takes any.
     """
 
-    def __init__(
-        self,
-        power: float = 5.0,
-        margin: float = 0.0,
-        margin_form: Literal["dead_zone", "tighten"] = "dead_zone",
-        *,
-        num_classes: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_range("power", power, 0.0, float("inf"), open_low=True, open_high=True)
-        check_range("margin", margin, 0.0, 1.0, open_high=True)
-        if margin_form not in MARGIN_FORMS:
-            raise UserError(f"margin_form {margin_form!r} is unknown; allowed: {', '.join(MARGIN_FORMS)}")
+    def __init__(self, params: CDWCE, *, num_classes: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(num_classes, reduction=reduction)
-        self.power, self.margin, self.margin_form = power, margin, margin_form
+        self.power, self.margin, self.margin_form = params.power, params.margin, params.margin_form
         # The sign of the formula is kept in the table, which saves an operation.
-        self.add_constant("minus_weights", None if num_classes is None else -distance_weights(num_classes, power))
+        table = None if num_classes is None else -distance_weights(num_classes, params.power)
+        self.add_constant("minus_weights", table)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""

@@ -6,7 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raregrade.losses.base import HeadSpec, Loss, Reduction, check_class_target, check_range, raise_precision, reduce
+from raregrade.errors import UserError
+from raregrade.losses.base import Loss, check_class_target, raise_precision, reduce
+from raregrade.losses.definition import ORDINAL, HeadSpec, LossDefinition, Reduction, TrainingLabels
+
+
+class Coral(LossDefinition):
+    """CORAL: one score, K - 1 ordered thresholds, arXiv 1901.07884."""
+
+    tasks = ORDINAL
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> CoralLoss:
+        return CoralLoss(labels.num_classes, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """-sum_k [y > k] log s(z_k) + [y <= k] log(1 - s(z_k)); arXiv 1901.07884."""
+        above = target[:, None] > torch.arange(labels.num_classes - 1)
+        p = logits.sigmoid()
+        return -torch.where(above, p, 1 - p).log().sum(1).mean()
 
 
 class CoralLoss(Loss):
@@ -20,7 +37,6 @@ class CoralLoss(Loss):
     decision = "median"  # how many P(y > k) exceed one half, as the authors count
 
     def __init__(self, num_classes: int, *, reduction: Reduction = "mean") -> None:
-        check_range("num_classes", num_classes, 2, float("inf"))
         super().__init__(num_classes - 1, output="coral", head=HeadSpec("coral"), reduction=reduction)
         self.num_classes = num_classes
         self.register_buffer("levels", exceeded_thresholds(num_classes), persistent=False)
@@ -36,5 +52,7 @@ class CoralLoss(Loss):
 
 
 def exceeded_thresholds(num_classes: int) -> Tensor:
-    """Row y, column k: 1 where y > k. float32 [K, K - 1]."""
+    """Row y, column k: 1 where y > k. float32 [K, K - 1]. Raises UserError for fewer than two classes."""
+    if num_classes < 2:
+        raise UserError(f"num_classes = {num_classes}: grades are two at least")
     return torch.ones(num_classes, num_classes - 1).tril(-1)

@@ -6,8 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raregrade.losses.base import Loss, Reduction, check_class_target, check_range, raise_precision, reduce
+from raregrade.losses.base import Loss, check_class_target, raise_precision, reduce
 from raregrade.losses.coral import exceeded_thresholds
+from raregrade.losses.definition import ORDINAL, LossDefinition, Reduction, TrainingLabels
+
+
+class Corn(LossDefinition):
+    """CORN: K - 1 conditional probabilities, arXiv 2111.08851."""
+
+    tasks = ORDINAL
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> CornLoss:
+        return CornLoss(labels.num_classes, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """-[y > k] log s(z_k) - [y <= k] log(1 - s(z_k)), the mean over all b and k <= y_b; arXiv 2111.08851."""
+        k = torch.arange(labels.num_classes - 1)
+        p = logits.sigmoid()
+        terms = -torch.where(target[:, None] > k, p, 1 - p).log()
+        return terms[target[:, None] >= k].mean()
 
 
 class CornLoss(Loss):
@@ -23,7 +40,6 @@ class CornLoss(Loss):
     decision = "median"  # how many P(y > k) exceed one half, as the authors count
 
     def __init__(self, num_classes: int, *, reduction: Reduction = "mean") -> None:
-        check_range("num_classes", num_classes, 2, float("inf"))
         super().__init__(num_classes - 1, output="corn", reduction=reduction)
         self.num_classes = num_classes
         levels = exceeded_thresholds(num_classes)

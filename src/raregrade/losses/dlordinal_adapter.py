@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from raregrade.errors import UserError
-from raregrade.losses.base import Loss, check_class_target, check_range, raise_precision
-
-DlordinalName = Literal["beta", "binomial", "exponential", "poisson", "triangular", "emd", "mce", "slace", "sord", "wk"]
-DLORDINAL_LOSSES: tuple[DlordinalName, ...] = get_args(DlordinalName)
+from raregrade.errors import ConfigError, UserError
+from raregrade.losses.base import Loss, check_class_target, raise_precision
+from raregrade.losses.definition import ORDINAL, LossDefinition, Reduction, TrainingLabels
+from raregrade.schema import FloatRange, Space
 
 _SOFT_LABELS: dict[str, str] = {
     "beta": "BetaLoss",
@@ -22,29 +22,51 @@ _SOFT_LABELS: dict[str, str] = {
 }
 
 
+class Dlordinal(LossDefinition):
+    """An ordinal loss of the dlordinal library; needs the extra ``raregrade[losses]``.
+
+    ``beta``, ``binomial``, ``exponential``, ``poisson``, ``triangular``: cross-entropy with soft labels, which ``eta``
+    mixes (1) with the hard one (0). ``emd``: squared earth mover's distance. ``mce``: mean squared error per class.
+    ``slace``, ``sord``: ``alpha`` is their strength. ``wk``: weighted kappa.
+    """
+
+    tasks = ORDINAL
+    loss: Literal["beta", "binomial", "exponential", "poisson", "triangular", "emd", "mce", "slace", "sord", "wk"] = (
+        "emd"
+    )
+    eta: float = Field(1.0, ge=0, le=1)
+    alpha: float = Field(1.0, gt=0, le=100)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "eta": FloatRange(low=0.1, high=1.0),
+        "alpha": FloatRange(low=0.1, high=10.0, log=True),
+    }
+
+    def search(self) -> dict[str, Space]:
+        if self.loss in ("slace", "sord"):
+            return {"alpha": self.SEARCH["alpha"]}
+        return {} if self.loss in ("emd", "mce", "wk") else {"eta": self.SEARCH["eta"]}
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> DlordinalLoss:
+        if reduction != "mean":
+            raise ConfigError(f"dlordinal's losses have the reduction mean alone, got {reduction!r}")
+        return DlordinalLoss(self, labels.num_classes)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """The library's own."""
+        value: Tensor = _library_loss(self, labels.num_classes)(logits, target)
+        return value
+
+
 class DlordinalLoss(Loss):
     """A loss of dlordinal on softmax logits. The library reduces to the mean, and so does this.
 
-    Args:
-        name: ``beta``, ``binomial``, ``exponential``, ``poisson``, ``triangular``: cross-entropy with soft labels;
-            ``emd`` squared earth mover's distance; ``mce`` mean squared error per class; ``slace``; ``sord``;
-            ``wk`` weighted kappa.
-        num_classes: K.
-        eta: mixes the soft label (1) with the hard one (0).
-        alpha: strength of ``slace`` and ``sord``.
-
     Raises:
-        UserError: unknown name, a value out of range, or dlordinal isn't installed.
+        UserError: dlordinal isn't installed.
     """
 
-    def __init__(self, name: DlordinalName, num_classes: int, *, eta: float = 1.0, alpha: float = 1.0) -> None:
-        if name not in DLORDINAL_LOSSES:
-            raise UserError(f"unknown dlordinal loss {name!r}; allowed: {', '.join(DLORDINAL_LOSSES)}")
-        check_range("eta", eta, 0.0, 1.0)
-        check_range("alpha", alpha, 0.0, float("inf"), open_low=True, open_high=True)
+    def __init__(self, params: Dlordinal, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.name = name
-        self.loss = _library_loss(name, num_classes, eta, alpha)
+        self.loss = _library_loss(params, num_classes)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, K], ``target`` int64 [B] -> scalar."""
@@ -55,22 +77,23 @@ class DlordinalLoss(Loss):
         return value.to(logits.dtype)
 
 
-def _library_loss(name: DlordinalName, num_classes: int, eta: float, alpha: float) -> Any:
+def _library_loss(params: Dlordinal, num_classes: int) -> Any:
+    name = params.loss
     try:
         from dlordinal import losses
     except ImportError as err:
         raise UserError(f"the loss dlordinal ({name}) needs dlordinal: pip install 'raregrade[losses]'") from err
     if name in _SOFT_LABELS:
-        return getattr(losses, _SOFT_LABELS[name])(nn.CrossEntropyLoss(), num_classes, eta=eta)
+        return getattr(losses, _SOFT_LABELS[name])(nn.CrossEntropyLoss(), num_classes, eta=params.eta)
     if name == "emd":
         return losses.EMDLoss(num_classes)
     if name == "mce":
         return losses.MCELoss(num_classes, use_logits=True)
     if name == "slace":
-        return losses.SLACELoss(alpha, num_classes)
+        return losses.SLACELoss(params.alpha, num_classes)
     if name == "sord":
         # Training targets shape its proximity variant alone, which isn't offered.
-        return losses.SORDLoss(alpha, num_classes, train_targets=torch.arange(num_classes))
+        return losses.SORDLoss(params.alpha, num_classes, train_targets=torch.arange(num_classes))
     return _prepared_kappa(losses.WKLoss(num_classes, use_logits=True))
 
 

@@ -3,44 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raregrade.losses.base import (
-    Loss,
-    Reduction,
-    check_class_target,
-    check_class_weights,
-    check_range,
-    raise_precision,
-    reduce,
-)
+from raregrade.losses.base import Loss, check_class_target, check_class_weights, raise_precision, reduce
+from raregrade.losses.cross_entropy import inverse_frequency_weights
+from raregrade.losses.definition import SINGLE_LABEL, LossDefinition, Reduction, TrainingLabels
+from raregrade.schema import Choice, FloatRange, Scalar, Space
+
+
+class Focal(LossDefinition):
+    """Focal loss, arXiv 1708.02002. ``weighting: inverse`` adds the class weights N / (C n_j).
+
+    ``gamma``: 0 is cross-entropy; the larger, the less the samples count that are already right.
+    """
+
+    tasks = SINGLE_LABEL
+    gamma: float = Field(1.5, ge=0, le=20)
+    weighting: Literal["none", "inverse"] = "none"
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "gamma": FloatRange(low=0.5, high=5.0),
+        "weighting": Choice(choices=("none", "inverse")),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"gamma": 2.0, "weighting": "none"},)
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.weighting == "inverse"
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> FocalLoss:
+        return FocalLoss(self, self._weights(labels), num_classes=labels.num_classes, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """w_y (1 - p_y)^gamma (-log p_y), equation 5 of arXiv 1708.02002 with w as alpha."""
+        weights = self._weights(labels)
+        p = logits.softmax(1).gather(1, target[:, None]).squeeze(1)
+        loss = (1 - p) ** self.gamma * -p.log()
+        return (loss if weights is None else weights[target] * loss).mean()
+
+    def _weights(self, labels: TrainingLabels) -> Tensor | None:
+        return inverse_frequency_weights(labels.counts()) if self.weighting == "inverse" else None
 
 
 class FocalLoss(Loss):
     """w_y (1 - p_y)^gamma (-log p_y), p = softmax(z) without weights; ``mean`` divides by B.
 
     Args:
-        gamma: 0 is cross-entropy; the larger, the less the samples count that are already right.
+        params: gamma; the weights that ``weighting`` names are given as ``class_weights``.
         class_weights: [C], none negative, or None.
         num_classes: C; None takes any.
     """
 
     def __init__(
         self,
-        gamma: float = 1.5,
+        params: Focal,
         class_weights: Sequence[float] | Tensor | None = None,
         *,
         num_classes: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        check_range("gamma", gamma, 0.0, float("inf"), open_high=True)
         weights = check_class_weights(class_weights, num_classes)
         super().__init__(num_classes if weights is None else len(weights), reduction=reduction)
-        self.gamma = gamma
+        self.gamma = params.gamma
         self.add_constant("class_weights", weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

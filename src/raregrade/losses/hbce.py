@@ -5,23 +5,108 @@ The published penalty (``hard``) has no gradient. The differentiable one (``soft
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raregrade.errors import UserError
-from raregrade.labels import LabelStatistics
-from raregrade.losses.base import Loss, Reduction, check_label_target, check_range, raise_precision, reduce
-from raregrade.losses.bce import binary_cross_entropy
+from raregrade.errors import ConfigError
+from raregrade.losses.base import Loss, check_label_target, raise_precision, reduce
+from raregrade.losses.bce import BCE, binary_cross_entropy
+from raregrade.losses.definition import MULTILABEL, LossDefinition, Reduction, TrainingLabels
+from raregrade.schema import Choice, FloatRange, Scalar, Space
 
-Edges = Sequence[tuple[int, int]]
-Penalty = float | Literal["data_driven"] | Mapping[tuple[int, int], float]
-MODES = ("hard", "soft")
 _EPS = 1e-6  # of the authors' data-driven formula
+
+
+def _nested_penalties(value: Any) -> Any:
+    """``{(parent, child): p}`` as ``{parent: {child: p}}``, the form that YAML can hold."""
+    if not isinstance(value, dict) or not any(isinstance(key, tuple) for key in value):
+        return value
+    nested: dict[Any, dict[Any, Any]] = {}
+    for key, penalty in value.items():
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise ValueError(f"{key!r} is not a (parent, child) pair")
+        nested.setdefault(key[0], {})[key[1]] = penalty
+    return nested
+
+
+class HBCE(LossDefinition):
+    """Hierarchical binary cross-entropy, arXiv 2502.03591.
+
+    ``penalty``: one number for every edge, ``data_driven``, or ``{parent: {child: number}}`` with every edge.
+    ``scale`` multiplies data-driven penalties only.
+    """
+
+    tasks = MULTILABEL
+    penalty: Annotated[
+        Annotated[float, Field(ge=0)] | Literal["data_driven"] | dict[str, dict[str, Annotated[float, Field(ge=0)]]],
+        BeforeValidator(_nested_penalties),
+    ] = 0.5
+    mode: Literal["hard", "soft"] = "hard"
+    scale: float = Field(1.0, ge=0, le=1000)
+    # The hard penalty has no gradient: whatever its size, it trains as plain BCE does. So the mode is searched too.
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "penalty": FloatRange(low=0.05, high=5.0, log=True),
+        "scale": FloatRange(low=0.1, high=10.0, log=True),
+        "mode": Choice(choices=("hard", "soft")),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"penalty": 0.5, "mode": "hard"},)
+
+    def search(self) -> dict[str, Space]:
+        """``scale`` multiplies data-driven penalties and no other."""
+        without = "penalty" if self.penalty == "data_driven" or isinstance(self.penalty, dict) else "scale"
+        unused = {without, "scale"} if isinstance(self.penalty, dict) else {without}
+        return {name: space for name, space in self.SEARCH.items() if name not in unused}
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> HBCELoss:
+        return HBCELoss(self, labels, reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """BCE + sum_(u, v) P_uv [p_u < 0.5 and p_v > 0.5], arXiv 2502.03591; soft: max(p_v - p_u, 0)."""
+        p = logits.sigmoid()
+        violations = torch.zeros(len(p), dtype=torch.float64)
+        for (u, v), penalty in zip(labels.space.edge_indices, self.penalties(labels), strict=True):
+            hard = ((p[:, u] < 0.5) & (p[:, v] > 0.5)).double()
+            violations = violations + penalty * (hard if self.mode == "hard" else (p[:, v] - p[:, u]).clamp(min=0))
+        return BCE().reference(logits, target, labels) + violations.mean()
+
+    def penalties(self, labels: TrainingLabels) -> Tensor:
+        """P_uv of each edge, float64 [E].
+
+        Data-driven: scale * (1 - (N(u=0, v=1) + eps) / (N(u=0) + 2 eps)), eps = 1e-6, by the authors' code. N counts
+        training images of which u and v are both known. Where parents never contradict children, and some image has
+        u = 0, this is close to ``scale`` on every edge.
+
+        Raises:
+            ConfigError: no hierarchy, penalties that don't name each edge once, or statistics that are not known.
+        """
+        space = labels.space
+        if not space.edges:
+            raise ConfigError("needs a hierarchy; give data.hierarchy as [parent, child] pairs, or use bce")
+        if isinstance(self.penalty, float):
+            return torch.full((len(space.edges),), self.penalty, dtype=torch.float64)
+        if isinstance(self.penalty, dict):
+            given = {(u, v): value for u, children in self.penalty.items() for v, value in children.items()}
+            unknown = [edge for edge in given if edge not in space.edges]
+            missing = [edge for edge in space.edges if edge not in given]
+            if unknown or missing:
+                raise ConfigError(
+                    "penalty must name every edge of the hierarchy and no other; "
+                    f"missing: {_arrows(missing)}; not an edge: {_arrows(unknown)}"
+                )
+            return torch.tensor([given[edge] for edge in space.edges], dtype=torch.float64)
+        statistics = labels.count_statistics()
+        parents, children = zip(*space.edge_indices, strict=True)
+        absent = torch.from_numpy(statistics.absent_parent[parents, children]).double()
+        broken = torch.from_numpy(statistics.absent_parent_present_child[parents, children]).double()
+        return self.scale * (1.0 - (broken + _EPS) / (absent + 2 * _EPS))
+
+
+def _arrows(edges: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{parent} -> {child}" for parent, child in edges) or "none"
 
 
 class HBCELoss(Loss):
@@ -33,12 +118,8 @@ class HBCELoss(Loss):
     parent, and its gradient does reduce violations.
 
     Args:
-        edges: (parent, child) label indices of a directed acyclic graph.
-        penalty: P_uv: one number, ``data_driven``, or a number for each edge.
-        mode: ``hard`` or ``soft``.
-        scale: multiplies data-driven penalties only.
-        statistics: counts over the training labels, for ``data_driven``.
-        num_labels: K; None takes any that the edges fit.
+        params: penalty, mode and scale.
+        labels: hierarchy, and statistics for data-driven penalties.
     """
 
     parent_index: Tensor
@@ -46,26 +127,13 @@ class HBCELoss(Loss):
 
     decision = "threshold"
 
-    def __init__(
-        self,
-        edges: Edges,
-        penalty: Penalty = 0.5,
-        mode: Literal["hard", "soft"] = "hard",
-        scale: float = 1.0,
-        *,
-        statistics: LabelStatistics | None = None,
-        num_labels: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        if mode not in MODES:
-            raise UserError(f"mode {mode!r} is unknown; allowed: {', '.join(MODES)}")
-        check_range("scale", scale, 0.0, float("inf"), open_high=True)
-        super().__init__(num_labels, output="sigmoid", reduction=reduction)
-        pairs = _check_edges(edges, num_labels)
-        self.mode = mode
-        self.register_buffer("parent_index", torch.tensor([u for u, _ in pairs], dtype=torch.int64), persistent=False)
-        self.register_buffer("child_index", torch.tensor([v for _, v in pairs], dtype=torch.int64), persistent=False)
-        self.add_constant("penalties", _edge_penalties(pairs, penalty, scale, statistics))
+    def __init__(self, params: HBCE, labels: TrainingLabels, *, reduction: Reduction = "mean") -> None:
+        super().__init__(labels.num_classes, output="sigmoid", reduction=reduction)
+        self.mode = params.mode
+        self.add_constant("penalties", params.penalties(labels))
+        edges = torch.tensor(labels.space.edge_indices, dtype=torch.int64)
+        self.register_buffer("parent_index", edges[:, 0].contiguous(), persistent=False)
+        self.register_buffer("child_index", edges[:, 1].contiguous(), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, K], ``target`` float [B, K] of 0, 1, NaN -> scalar, or [B] for ``none``."""
@@ -113,56 +181,3 @@ class _SoftPenalty(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.unsqueeze(1), None, None, None
-
-
-def data_driven_penalties(edges: Edges, statistics: LabelStatistics, scale: float = 1.0) -> Tensor:
-    """scale * (1 - (N(u=0, v=1) + eps) / (N(u=0) + 2 eps)), eps = 1e-6, by the authors' code. float64 [E].
-
-    N counts training images of which u and v are both known. Where parents never contradict children, and some image
-    has u = 0, this is close to ``scale`` on every edge.
-    """
-    pairs = list(edges)
-    absent = torch.tensor([int(statistics.absent_parent[u, v]) for u, v in pairs], dtype=torch.float64)
-    broken = torch.tensor([int(statistics.absent_parent_present_child[u, v]) for u, v in pairs], dtype=torch.float64)
-    return scale * (1.0 - (broken + _EPS) / (absent + 2 * _EPS))
-
-
-def _check_edges(edges: Edges, num_labels: int | None) -> list[tuple[int, int]]:
-    pairs = [(int(u), int(v)) for u, v in edges]
-    if not pairs:
-        raise UserError("HBCE needs a hierarchy: edges is empty. Give (parent, child) pairs, or use bce")
-    for u, v in pairs:
-        if min(u, v) < 0 or (num_labels is not None and max(u, v) >= num_labels):
-            known = "0 and up" if num_labels is None else f"0 to {num_labels - 1}"
-            raise UserError(f"edge ({u}, {v}) names an unknown label; the labels are {known}")
-    if len(set(pairs)) < len(pairs):
-        raise UserError(f"an edge is given twice: {sorted({p for p in pairs if pairs.count(p) > 1})}")
-    graph: dict[int, set[int]] = {}
-    for u, v in pairs:
-        graph.setdefault(v, set()).add(u)
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as err:
-        raise UserError(f"the edges have a cycle: {' -> '.join(str(n) for n in err.args[1])}") from err
-    return pairs
-
-
-def _edge_penalties(
-    pairs: list[tuple[int, int]], penalty: Penalty, scale: float, statistics: LabelStatistics | None
-) -> Tensor:
-    if isinstance(penalty, str):
-        if penalty != "data_driven":
-            raise UserError(f'penalty {penalty!r} is unknown; allowed: a number, "data_driven", a number for each edge')
-        if statistics is None:
-            raise UserError('penalty "data_driven" needs the statistics of the training labels; give statistics')
-        return data_driven_penalties(pairs, statistics, scale)
-    if isinstance(penalty, Mapping):
-        if set(penalty) != set(pairs):
-            missing, extra = sorted(set(pairs) - set(penalty)), sorted(set(penalty) - set(pairs))
-            raise UserError(f"penalty must name every edge and no other; missing: {missing}, not an edge: {extra}")
-        values = [float(penalty[pair]) for pair in pairs]
-    else:
-        values = [float(penalty)] * len(pairs)
-    for pair, value in zip(pairs, values, strict=True):
-        check_range(f"penalty of edge {pair}", value, 0.0, float("inf"), open_high=True)
-    return torch.tensor(values, dtype=torch.float64)

@@ -3,27 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from raregrade.errors import UserError
-from raregrade.losses.base import (
+from raregrade.losses.base import Loss, check_class_target, check_class_weights, check_counts, raise_precision
+from raregrade.losses.cross_entropy import effective_number_weights
+from raregrade.losses.definition import (
+    SINGLE_LABEL,
     HeadSpec,
-    Loss,
+    LossDefinition,
     Reduction,
-    check_class_target,
-    check_class_weights,
-    check_counts,
-    check_range,
-    raise_precision,
+    TrainingLabels,
+    TrainingSettings,
 )
+from raregrade.schema import Choice, FloatRange, Scalar, Space
+
+
+class MarginDefinition(LossDefinition):
+    """The parameters that LDAM shares with the losses made from it.
+
+    ``max_margin`` is the margin of the rarest class, ``scale`` is s. A cosine head returns s cos(w, f), so the loss
+    multiplies the margin by s and doesn't scale the logits again.
+    """
+
+    tasks = SINGLE_LABEL
+    max_margin: float = Field(0.5, ge=0, le=10)
+    scale: float = Field(30.0, gt=0, le=1000)
+    head: Literal["cosine", "linear"] = "cosine"
+
+    @property
+    def head_spec(self) -> HeadSpec:
+        return HeadSpec("cosine", self.scale) if self.head == "cosine" else HeadSpec("linear")
+
+    def margin_reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """-log softmax(s (z - m_y onehot(y)))_y of each sample [B], m_j ~ n_j^(-1/4); arXiv 1906.07413."""
+        n = torch.tensor(labels.counts(), dtype=torch.float64)
+        margins = self.max_margin * (n / n.min()) ** -0.25
+        own = functional.one_hot(target, len(n))
+        z = logits / self.scale if self.head == "cosine" else logits
+        log_p = (self.scale * (z - margins * own)).log_softmax(1)
+        return -(log_p * own).sum(1)
+
+
+class LDAM(MarginDefinition):
+    """Label-distribution-aware margins, arXiv 1906.07413."""
+
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "max_margin": FloatRange(low=0.1, high=0.8),
+        "scale": FloatRange(low=1.0, high=30.0, log=True),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"max_margin": 0.5, "scale": 30.0},)
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> LDAMLoss:
+        return LDAMLoss(self, labels.counts(), reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """The mean of ``margin_reference``."""
+        return self.margin_reference(logits, target, labels).mean()
+
+
+class DRW(MarginDefinition):
+    """LDAM with effective-number weights from ``start`` of the epochs on (deferred re-weighting)."""
+
+    beta: float = Field(0.9999, ge=0, lt=1)
+    start: float = Field(0.8, ge=0, le=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        **LDAM.SEARCH,
+        "beta": Choice(choices=(0.9, 0.99, 0.999, 0.9999)),
+        "start": FloatRange(low=0.5, high=0.9),
+    }
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = ({"max_margin": 0.5, "scale": 30.0, "beta": 0.9999, "start": 0.8},)
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.beta > 0
+
+    def conflicts(self, key: str, train: TrainingSettings) -> list[str]:
+        if self.weighs_in(train.epochs - 1, train.epochs):
+            return []
+        last = f"{key}.start to {1 - 1 / train.epochs:.3g} at most" if train.epochs > 1 else f"{key}.start=0"
+        return [
+            f"{key}.start = {self.start:g}: with train.epochs = {train.epochs} no epoch begins after so much of the "
+            f"training, and classes would never be weighted. Set {last}, or train longer"
+        ]
+
+    def weighs_in(self, epoch: int, epochs: int) -> bool:
+        """Whether classes are weighted in ``epoch``, counted from 0."""
+        return epoch >= self.start * epochs
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> DRWLoss:
+        return DRWLoss(self, labels.counts(), reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """sum_b w_y LDAM_b / sum_b w_y with w_j = (1 - beta) / (1 - beta^n_j), after ``start`` of the epochs."""
+        n = torch.tensor(labels.counts(), dtype=torch.float64)
+        w = ((1 - self.beta) / (1 - self.beta**n))[target]
+        return (w * self.margin_reference(logits, target, labels)).sum() / w.sum()
 
 
 def ldam_margins(class_counts: Sequence[int] | Tensor, max_margin: float = 0.5) -> Tensor:
     """m_j = max_margin * n_j^(-1/4) / max_k n_k^(-1/4), float64 [C]: the rarest class gets ``max_margin``."""
-    check_range("max_margin", max_margin, 0.0, float("inf"), open_high=True)
     raw = check_counts(class_counts).pow(-0.25)
     return max_margin * raw / raw.max()
 
@@ -32,33 +115,25 @@ class LDAMLoss(Loss):
     """CE(s (z - m_y onehot(y)), y): the true class must win by a margin, the larger the rarer it is.
 
     Args:
+        params: margin, scale and head; logits of a cosine head carry the scale already.
         class_counts: n_j of the training images, all positive.
-        max_margin: margin of the rarest class.
-        scale: s.
         class_weights: [C] or None; ``mean`` divides by the sum of the samples' weights, as the authors do.
-        logit_scale: factor that the logits already carry. A cosine head returns ``scale`` * cos, so with
-            ``logit_scale = scale`` the loss applies margin * scale and doesn't scale again.
     """
 
     def __init__(
         self,
+        params: MarginDefinition,
         class_counts: Sequence[int] | Tensor,
-        max_margin: float = 0.5,
-        scale: float = 30.0,
         class_weights: Sequence[float] | Tensor | None = None,
         *,
-        logit_scale: float = 1.0,
-        head: HeadSpec | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        margins = ldam_margins(class_counts, max_margin)
-        check_range("scale", scale, 0.0, float("inf"), open_low=True, open_high=True)
-        check_range("logit_scale", logit_scale, 0.0, float("inf"), open_low=True, open_high=True)
-        super().__init__(len(margins), head=head, reduction=reduction)
-        self.factor = scale / logit_scale
+        margins = ldam_margins(class_counts, params.max_margin)
+        super().__init__(len(margins), head=params.head_spec, reduction=reduction)
+        self.factor = 1.0 if params.head == "cosine" else params.scale
         self.add_constant("class_weights", check_class_weights(class_weights, len(margins)))
         # Row y is -s m_y at column y and 0 elsewhere: one gather of rows replaces a one-hot, a product and a sum.
-        self.add_constant("shift", torch.diag(-scale * margins))
+        self.add_constant("shift", torch.diag(-params.scale * margins))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""
@@ -74,32 +149,17 @@ class LDAMLoss(Loss):
 
 
 class DRWLoss(LDAMLoss):
-    """LDAM that weighs all classes alike until ``start`` of the epochs has passed, then by ``deferred_weights``."""
+    """LDAM that weighs all classes alike until ``start`` of the epochs has passed, then by effective numbers."""
 
-    def __init__(
-        self,
-        class_counts: Sequence[int] | Tensor,
-        deferred_weights: Sequence[float] | Tensor,
-        start: float = 0.8,
-        max_margin: float = 0.5,
-        scale: float = 30.0,
-        *,
-        logit_scale: float = 1.0,
-        head: HeadSpec | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_range("start", start, 0.0, 1.0)
+    def __init__(self, params: DRW, class_counts: Sequence[int] | Tensor, *, reduction: Reduction = "mean") -> None:
         ones = torch.ones(len(class_counts), dtype=torch.float64)
-        super().__init__(class_counts, max_margin, scale, ones, logit_scale=logit_scale, head=head, reduction=reduction)
-        weights = check_class_weights(deferred_weights, self.num_outputs)
-        if weights is None:
-            raise UserError("deferred_weights are needed: they are what the deferred re-weighting changes to")
-        self.start = start
+        super().__init__(params, class_counts, ones, reduction=reduction)
+        self.params = params
         self.add_constant("equal_weights", ones)
-        self.add_constant("deferred_weights", weights)
+        self.add_constant("deferred_weights", effective_number_weights(class_counts, params.beta))
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Weights for ``epoch`` (from 0) of ``epochs``."""
-        current = "deferred_weights" if epoch >= self.start * epochs else "equal_weights"
+        current = "deferred_weights" if self.params.weighs_in(epoch, epochs) else "equal_weights"
         self.class_weights = self.constant(current, torch.float32)
         self.class_weights_float64 = self.constant(current, torch.float64)

@@ -3,58 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raregrade.errors import UserError
-from raregrade.losses.base import HeadSpec, Loss, Reduction, check_class_target, check_range, raise_precision
+from raregrade.losses.base import Loss, check_class_target, raise_precision
+from raregrade.losses.definition import Reduction, TrainingLabels
 from raregrade.losses.focal import focal_and_slope, softmax_and_cross_entropy
-from raregrade.losses.ldam import LDAMLoss, ldam_margins
+from raregrade.losses.ldam import LDAM, LDAMLoss, MarginDefinition, ldam_margins
+from raregrade.schema import FloatRange, Scalar, Space
 
-WEIGHTINGS = ("none", "margin")
+
+class LMF(MarginDefinition):
+    """Large margin aware focal loss, arXiv 2212.12741.
+
+    ``alpha`` weighs LDAM, ``beta`` focal. ``weighting: margin`` uses the LDAM margins as class weights in both terms,
+    as the authors' code does: LDAM's mean is then divided by the sum of weights, focal's by B.
+    """
+
+    alpha: float = Field(1.5, ge=0, le=1000)
+    beta: float = Field(1.0, ge=0, le=1000)
+    gamma: float = Field(1.5, ge=0, le=20)
+    weighting: Literal["none", "margin"] = "none"
+    SEARCH: ClassVar[dict[str, Space]] = {
+        **LDAM.SEARCH,
+        "alpha": FloatRange(low=0.1, high=2.0, log=True),
+        "beta": FloatRange(low=0.1, high=2.0, log=True),
+        "gamma": FloatRange(low=0.5, high=3.0),
+    }
+    # The authors' example configuration, and the defaults of their class.
+    PAPER: ClassVar[tuple[dict[str, Scalar], ...]] = (
+        {"alpha": 1.5, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
+        {"alpha": 1.0, "beta": 1.0, "gamma": 1.5, "max_margin": 0.5, "scale": 30.0},
+    )
+
+    @property
+    def corrects_prior(self) -> bool:
+        return self.weighting == "margin"
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> LMFLoss:
+        return LMFLoss(self, labels.counts(), reduction=reduction)
+
+    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
+        """alpha LDAM + beta focal on the same logits; arXiv 2212.12741."""
+        n = torch.tensor(labels.counts(), dtype=torch.float64)
+        margins = self.max_margin * (n / n.min()) ** -0.25
+        w = margins[target] if self.weighting == "margin" else torch.ones(len(target))
+        p = logits.softmax(1).gather(1, target[:, None]).squeeze(1)
+        ldam = (w * self.margin_reference(logits, target, labels)).sum() / w.sum()
+        focal = (w * (1 - p) ** self.gamma * -p.log()).mean()
+        return self.alpha * ldam + self.beta * focal
 
 
 class LMFLoss(Loss):
-    """alpha * LDAM(z, y) + beta * Focal(z, y) on the same logits.
+    """alpha * LDAM(z, y) + beta * Focal(z, y) on the same logits; margin and scale are LDAM's alone.
 
-    Args:
-        class_counts: n_j of the training images, all positive.
-        alpha: weighs LDAM.
-        beta: weighs focal.
-        gamma: focusing power of focal.
-        max_margin: LDAM margin of the rarest class.
-        scale: LDAM scale s.
-        weighting: ``margin`` uses the LDAM margins as class weights in both terms, as the authors' code does (LDAM's
-            mean is then divided by the sum of weights, focal's by B); ``none`` weighs all classes alike.
-        logit_scale: factor that the logits already carry, see ``LDAMLoss``. Focal sees the logits as they are.
+    ``class_counts`` are the n_j of the training images, all positive.
     """
 
-    def __init__(  # noqa: PLR0917 - by position as the formula has them
-        self,
-        class_counts: Sequence[int] | Tensor,
-        alpha: float = 1.5,
-        beta: float = 1.0,
-        gamma: float = 1.5,
-        max_margin: float = 0.5,
-        scale: float = 30.0,
-        weighting: Literal["none", "margin"] = "none",
-        *,
-        logit_scale: float = 1.0,
-        head: HeadSpec | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            check_range(name, value, 0.0, float("inf"), open_high=True)
-        if weighting not in WEIGHTINGS:
-            raise UserError(f"weighting {weighting!r} is unknown; allowed: {', '.join(WEIGHTINGS)}")
-        weights = ldam_margins(class_counts, max_margin) if weighting == "margin" else None
-        ldam = LDAMLoss(class_counts, max_margin, scale, weights, logit_scale=logit_scale, reduction=reduction)
-        super().__init__(ldam.num_outputs, head=head, reduction=reduction)
+    def __init__(self, params: LMF, class_counts: Sequence[int] | Tensor, *, reduction: Reduction = "mean") -> None:
+        weights = ldam_margins(class_counts, params.max_margin) if params.weighting == "margin" else None
+        ldam = LDAMLoss(params, class_counts, weights, reduction=reduction)
+        super().__init__(ldam.num_outputs, head=ldam.head, reduction=reduction)
         self.ldam = ldam
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.alpha, self.beta, self.gamma = params.alpha, params.beta, params.gamma
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` [B, C], ``target`` int64 [B] -> scalar, or [B] for ``none``."""

@@ -8,36 +8,34 @@ itself, heads and samplers live elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from raregrade.errors import UserError
-from raregrade.losses.base import (
-    Loss,
+from raregrade.losses.base import Loss, check_class_target, check_counts, raise_precision
+from raregrade.losses.definition import (
+    SINGLE_LABEL,
+    LossDefinition,
     Reduction,
     Stage,
-    check_class_target,
-    check_counts,
-    check_range,
-    raise_precision,
+    TrainingLabels,
+    TrainingSettings,
 )
 from raregrade.losses.metric import MetricLoss, MetricName
-
-Classifier = Literal["crt", "balanced_softmax", "tau_norm", "lws"]
-CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
+from raregrade.schema import FloatRange, Space
 
 
-class TwoStageLoss(Loss):
-    """Stage 1: CE(z, y) + metric_weight * metric(f / |f|, y). Stage 2: the classifier alone, rebalanced.
+class TwoStage(LossDefinition):
+    """Representation with a metric loss, then a rebalanced head on the frozen backbone, after arXiv 2207.06975.
 
-    Args:
-        class_counts: n_j of the training images, all positive.
-        metric: name of the metric loss, see ``raregrade.losses.metric``.
+    Attributes:
+        metric: the metric loss, see ``raregrade.losses.metric``.
         metric_weight: lambda; 0 leaves plain cross-entropy in stage 1.
-        margin: of triplet losses.
+        margin: of triplet losses, in distances of unit vectors.
         temperature: of ``supcon``.
         images_per_class: the least images of a class in a batch of stage 1. A batch has as many classes as this allows,
             which share its images evenly.
@@ -49,35 +47,78 @@ class TwoStageLoss(Loss):
         classifier_share: part of the epochs that stage 2 gets; ``tau_norm`` needs none.
     """
 
+    tasks = SINGLE_LABEL
+    metric: MetricName = "batch_hard"
+    metric_weight: float = Field(0.5, ge=0, le=100)
+    margin: float = Field(0.2, ge=0, le=2)
+    temperature: float = Field(0.1, gt=0, le=10)
+    images_per_class: int = Field(4, ge=2, le=1024)
+    classifier: Literal["crt", "balanced_softmax", "tau_norm", "lws"] = "crt"
+    tau: float = Field(1.0, ge=0, le=2)
+    classifier_share: float = Field(0.3, gt=0, lt=1)
+    SEARCH: ClassVar[dict[str, Space]] = {
+        "metric_weight": FloatRange(low=0.05, high=5.0, log=True),
+        "margin": FloatRange(low=0.05, high=1.0),
+        "temperature": FloatRange(low=0.05, high=1.0, log=True),
+    }
+
+    def search(self) -> dict[str, Space]:
+        unused = {"supcon": ["margin"], "npairs": ["margin", "temperature"]}.get(self.metric, ["temperature"])
+        return {name: space for name, space in self.SEARCH.items() if name not in unused}
+
+    @property
+    def corrects_prior(self) -> bool:
+        return True
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        share = 0.0 if self.classifier == "tau_norm" else self.classifier_share
+        first = Stage("representation", 1.0 - share)
+        if self.metric_weight > 0:
+            first = Stage("representation", 1.0 - share, "pk", self.images_per_class)
+        sampler: Literal["class_balanced", "shuffle"] = (
+            "class_balanced" if self.classifier in ("crt", "lws") else "shuffle"
+        )
+        head: Literal["scale", "tau_normalise", "new"] = (
+            "scale" if self.classifier == "lws" else "tau_normalise" if self.classifier == "tau_norm" else "new"
+        )
+        return (first, Stage("classifier", share, sampler, freeze_backbone=True, head=head, tau=self.tau))
+
+    def conflicts(self, key: str, train: TrainingSettings) -> list[str]:
+        images = train.batch_size // train.accumulate
+        if self.metric_weight == 0 or images >= 2 * self.images_per_class:
+            return []
+        passes = f" in {train.accumulate} forward passes" if train.accumulate > 1 else ""
+        most = f"Set {key}.images_per_class={images // 2} or less, or" if images >= 4 else "Set"
+        return [
+            f"{key}.images_per_class = {self.images_per_class}: train.batch_size = {train.batch_size}{passes} doesn't "
+            f"hold two classes of so many images, which a metric loss compares. {most} "
+            f"train.batch_size={2 * self.images_per_class * train.accumulate} or more"
+        ]
+
+    def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> TwoStageLoss:
+        return TwoStageLoss(self, labels.counts(), reduction=reduction)
+
+
+class TwoStageLoss(Loss):
+    """Stage 1: CE(z, y) + metric_weight * metric(f / |f|, y). Stage 2: the classifier alone, rebalanced.
+
+    Args:
+        params: metric loss, classifier and how training is shared out between them.
+        class_counts: n_j of the training images, all positive.
+    """
+
     def __init__(
-        self,
-        class_counts: Sequence[int] | Tensor,
-        *,
-        metric: MetricName = "batch_hard",
-        metric_weight: float = 0.5,
-        margin: float = 0.2,
-        temperature: float = 0.1,
-        images_per_class: int = 4,
-        classifier: Classifier = "crt",
-        tau: float = 1.0,
-        classifier_share: float = 0.3,
-        reduction: Reduction = "mean",
+        self, params: TwoStage, class_counts: Sequence[int] | Tensor, *, reduction: Reduction = "mean"
     ) -> None:
-        if classifier not in CLASSIFIERS:
-            raise UserError(f"classifier {classifier!r} is unknown; allowed: {', '.join(CLASSIFIERS)}")
-        check_range("metric_weight", metric_weight, 0.0, float("inf"), open_high=True)
-        check_range("classifier_share", classifier_share, 0.0, 1.0, open_low=True, open_high=True)
-        check_range("tau", tau, 0.0, float("inf"), open_high=True)
         counts = check_counts(class_counts)
         super().__init__(len(counts), reduction=reduction)
-        self.metric = MetricLoss(metric, len(counts), margin, temperature) if metric_weight > 0 else None
-        self.metric_weight, self.classifier, self.tau = metric_weight, classifier, tau
+        self.stages = params.stages
+        self.metric_weight, self.classifier = params.metric_weight, params.classifier
+        self.metric = None
+        if params.metric_weight > 0:
+            self.metric = MetricLoss(params.metric, len(counts), params.margin, params.temperature)
         self.add_constant("adjustment", torch.log(counts / counts.sum()))
-        share = 0.0 if classifier == "tau_norm" else classifier_share
-        self.stages = (
-            _representation_stage(1.0 - share, images_per_class if metric_weight > 0 else None),
-            _classifier_stage(classifier, share),
-        )
 
     @property
     def needs_features(self) -> bool:
@@ -101,17 +142,3 @@ class TwoStageLoss(Loss):
             raise UserError("the first stage of two_stage needs the features [B, D] beside the logits")
         term: Tensor = self.metric_weight * self.metric(features, target)
         return loss + (term * len(target) if self.reduction == "sum" else term)
-
-
-def _representation_stage(share: float, images_per_class: int | None) -> Stage:
-    sampler: Literal["shuffle", "pk"] = "shuffle" if images_per_class is None else "pk"
-    return Stage("representation", share=share, sampler=sampler, images_per_class=images_per_class)
-
-
-def _classifier_stage(classifier: Classifier, share: float) -> Stage:
-    if classifier == "lws":
-        return Stage("classifier", share=share, sampler="class_balanced", freeze_backbone=True, head="scale")
-    if classifier == "tau_norm":
-        return Stage("classifier", share=share, freeze_backbone=True, head="tau_normalise")
-    sampler: Literal["shuffle", "class_balanced"] = "class_balanced" if classifier == "crt" else "shuffle"
-    return Stage("classifier", share=share, sampler=sampler, freeze_backbone=True, head="new")

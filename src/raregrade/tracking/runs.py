@@ -29,7 +29,7 @@ from raregrade.tracking.spool import About, Spool
 from raregrade.tracking.values import dataset_input, flatten_params, metric_values, tag_values
 
 if TYPE_CHECKING:
-    from raregrade.config import Params
+    from raregrade.config import Settings
 
 GROUP_TAG = "raregrade.group"
 STEP_TAG = "raregrade.step"
@@ -62,7 +62,7 @@ class Tracking:
             )
 
     @classmethod
-    def of(cls, params: Params) -> Tracking:
+    def of(cls, params: Settings) -> Tracking:
         """Where the steps of ``params`` log; ``for_dataset`` completes it once the data are known."""
         return cls(params.tracking.uri, params.tracking.experiment, params_hash=_params_hash(params))
 
@@ -102,7 +102,7 @@ class StepRun:
         """Put a paragraph (Markdown) on top of the parent's description and log ``metrics`` on the parent."""
 
 
-def group_of(params: Params, dataset_hash: str) -> str:
+def group_of(params: Settings, dataset_hash: str) -> str:
     """The tag that the steps of one pipeline share; see ``Tracking.for_dataset``."""
     return Tracking.of(params).for_dataset(dataset_hash).group
 
@@ -215,11 +215,8 @@ class _LoggedRun(StepRun):
             self._courier.add({"do": "metrics", "run": run_id, "metrics": values[start : start + 1000]})
 
 
-def _params_hash(params: Params) -> str:
-    """Neither where runs are logged nor the installed version changes what is computed, so they do not count."""
-    content = {key: value for key, value in params.to_dict().items() if key != "tracking"}
-    del content["raregrade"]["version"]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+def _params_hash(params: Settings) -> str:
+    return hashlib.sha256(json.dumps(params.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _common_tags(step: str, data: DatasetIdentity | None) -> dict[str, str]:

@@ -25,7 +25,7 @@ from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import InterruptedRunError, RaregradeError
 from raregrade.evaluation.metrics import compute_metrics
 from raregrade.labels import label_statistics
-from raregrade.losses.registry import create_loss
+from raregrade.losses import create_loss
 from raregrade.models.backbone import Classifier, build_model
 from raregrade.models.decisions import decision_of
 from raregrade.models.outputs import probabilities

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from raregrade.config import TrainConfig
 from raregrade.data.samplers import class_balanced_indices, pk_batches
 from raregrade.errors import UserError
-from raregrade.losses.base import Stage
+from raregrade.losses import Stage
 
 
 def epoch_batches(

@@ -1,7 +1,7 @@
 """Training in stages: how the epochs are shared out, and what becomes of model and head as a stage begins.
 
 Most losses have one stage; two-stage methods train a representation first and then a classifier on the
-frozen backbone. What a stage asks for is the loss's (``raregrade.losses.base.Stage``); this module carries it out.
+frozen backbone. What a stage asks for is the loss's (``raregrade.losses.Stage``); this module carries it out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raregrade.config.training import share_epochs
 from raregrade.errors import ConfigError
-from raregrade.losses.base import Stage
+from raregrade.losses import HeadSpec, Stage
 from raregrade.models.backbone import Classifier
 from raregrade.models.heads import (
     LearnableWeightScaling,
@@ -52,7 +52,7 @@ def plan_stages(stages: Sequence[Stage], epochs: int) -> list[Span]:
     return [Span(stage, end - number, end) for stage, number, end in zip(stages, dealt, ends, strict=True)]
 
 
-def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: float, tau: float, seed: int) -> None:
+def begin_stage(model: Classifier, stage: Stage, *, head: HeadSpec, seed: int) -> None:
     """Freeze what ``stage`` freezes and change the head as it says. A new head is drawn from ``seed``."""
     if stage.freeze_backbone:
         for module in _backbone_parts(model):
@@ -64,11 +64,11 @@ def begin_stage(model: Classifier, stage: Stage, *, head_kind: str, head_scale: 
         torch.manual_seed(seed)
         features = model.num_features
         outputs = cast(nn.Linear, model.head).weight.shape[0]
-        model.head = create_head(head_kind, features, outputs, head_scale).to(weight.device)
+        model.head = create_head(head.kind, features, outputs, head.scale).to(weight.device)
     elif stage.head == "scale":
         model.head = LearnableWeightScaling(_linear(model.head))
     else:
-        model.head = tau_normalised_head(_linear(model.head), tau)
+        model.head = tau_normalised_head(_linear(model.head), stage.tau)
 
 
 def train_mode(model: Classifier, stage: Stage, frozen: Sequence[nn.Module] = ()) -> None:

@@ -69,14 +69,7 @@ class Updater:
     def begin_stage(self, number: int, span: Span) -> None:
         """Change the model as the stage asks; the optimiser and the average start anew with what is left to train."""
         self.loss.set_stage(number)
-        begin_stage(
-            self.model,
-            span.stage,
-            head_kind=self.loss.head.kind,
-            head_scale=self.loss.head.scale,
-            tau=getattr(self.loss, "tau", 1.0),
-            seed=self.seed + number,
-        )
+        begin_stage(self.model, span.stage, head=self.loss.head, seed=self.seed + number)
         # What is frozen from here on would keep the gradients of its last update.
         self.model.zero_grad(set_to_none=True)
         self.span = span

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis
 from matplotlib.ticker import MaxNLocator
 
-from raregrade.config.space import Choice, Space
 from raregrade.evaluation.figures import INK, MUTED
+from raregrade.schema import Choice, Space
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from raregrade.config.space import Choice, Space
 from raregrade.evaluation.figures import DPI, GRID, INK, MUTED, PALETTE
 from raregrade.evaluation.naming import metric_name
+from raregrade.schema import Choice, Space
 from raregrade.tuning.axis import Axis, plain_text
 
 HISTORY, IMPORTANCE, SLICE, PARALLEL = "history.png", "importance.png", "slice.png", "parallel.png"

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raregrade import __version__
-from raregrade.config import LOSS_PARAMS, LossChoice, StudyConfig, StudyStorage, TrainSection, TuneSection
+from raregrade.config import LossChoice, StudyConfig, StudyStorage, TrainSection, TuneSection
 from raregrade.config.search_space import SearchSpace, baseline_space, default_values, search_space
-from raregrade.config.space import Scalar, contains
 from raregrade.config.training import check_training
 from raregrade.config.tune_checks import study_problems
 from raregrade.config.tuned import with_values
@@ -24,6 +23,8 @@ from raregrade.config.tuning import baseline_kind
 from raregrade.data.manifest import PreparedDataset
 from raregrade.errors import ConfigError
 from raregrade.labels import label_statistics
+from raregrade.losses import LOSSES, create_loss
+from raregrade.schema import Scalar, contains
 from raregrade.tracking import DatasetIdentity, Tracking, dvc_md5
 from raregrade.tuning.dataset import TuningDataset
 from raregrade.tuning.study import Start, StudyPlan, Unit
@@ -120,7 +121,7 @@ def make_plan(
         search = _search(share, section.loss, space, f"baseline-{kind}")
     else:
         search = _search(share, section.loss, space, section.loss.name)
-        choice = LossChoice(name=kind, kind=kind, params=LOSS_PARAMS[kind]())
+        choice = LossChoice(name=kind, kind=kind, params=LOSSES[kind]())
         own = baseline_space(section.tune, choice, section.train)
         baseline, fixed_of_baseline = _search(share, choice, own, f"baseline-{kind}"), own.fixed
     for trained in (section.loss, search.section.loss):
@@ -143,8 +144,6 @@ def make_plan(
 
 def _check_loss(loss: LossChoice, dataset: PreparedDataset) -> None:
     """Make the loss once, as a training will: it may need a library, or refuse its parameters for these labels."""
-    from raregrade.losses.registry import create_loss  # noqa: PLC0415 - torch takes seconds
-
     statistics = label_statistics(dataset.targets(dataset.rows("train")), dataset.label_space)
     create_loss(
         loss.kind,

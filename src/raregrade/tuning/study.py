@@ -21,9 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raregrade.config import StudyConfig, TrainSection
 from raregrade.config.metrics import LOWER_IS_BETTER
-from raregrade.config.space import Choice, IntRange, Scalar, Space
 from raregrade.config.tuning import judged_epochs
 from raregrade.errors import RaregradeError
+from raregrade.schema import Choice, IntRange, Scalar, Space
 from raregrade.tuning.pruning import RUNG, create_pruner, root
 from raregrade.tuning.storage import SharedStorage
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from raregrade.config import LossChoice, StudyStorage
-from raregrade.config.space import Scalar
 from raregrade.config.tuned import read_best
 from raregrade.errors import ConfigError
+from raregrade.schema import Scalar
 
 # Of each earlier study: a few, since another dataset's best need not be this one's.
 PER_STUDY = 3

@@ -1,8 +1,15 @@
-"""What can be searched: a range of numbers or a list of choices. Knows neither losses nor Optuna."""
+"""What params.yaml and the losses are described with: checked objects, and ranges that a study can search."""
 
 from __future__ import annotations
 
-from raregrade.config.base import ConfigModel
+from pydantic import BaseModel, ConfigDict
+
+
+class ConfigModel(BaseModel):
+    """Frozen, strict (no silent conversion of "3" to 3), and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
 
 Scalar = bool | int | float | str
 
