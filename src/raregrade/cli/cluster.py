@@ -199,7 +199,8 @@ def _print_dry_run(prepared: Prepared, host: Host, *, cache: bool) -> None:
     import yaml
 
     trainings = len(prepared.arguments.get("runs", ()))
-    print(f"would send {prepared.name}{f' with {trainings} trainings' if trainings else ''} to {host.url}")
+    size = f" with {trainings} training{'s' if trainings > 1 else ''}" if trainings else ""
+    print(f"would send {prepared.name}{size} to {host.url}")
     print(f"image: {prepared.image}")
     print(f"namespace: {host.namespace or 'the default of the host'}")
     print(f"experiment: {prepared.experiment}")
