@@ -2,6 +2,8 @@
 
 Drawn from the study's trial table by matplotlib's object interface alone. Colours are told apart by readers with colour
 vision deficiency; the state of a trial and where its values came from also have shapes of their own.
+
+Optuna's own plots show neither pruned trials nor where values came from, and do not mark the best trial.
 """
 
 from __future__ import annotations
