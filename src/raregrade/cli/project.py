@@ -1,8 +1,9 @@
-"""Commands around a project's folder: upgrade, ui."""
+"""Commands around a project's folder: init, upgrade, relocate, ui."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,58 @@ from typing import Annotated
 import typer
 
 from raregrade import __version__
+from raregrade.atomic import write_text
 from raregrade.cli.options import PARAMS, ParamsOption, ParamsOptions
+from raregrade.cli.printing import print_table
 from raregrade.errors import UserError
+
+
+def init(
+    *,
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="The project's folder; by default this one.")
+    ] = Path(),
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="A table of labels beside its images, or a MedMNIST file (.npz)."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", metavar="FOLDER", help="Images with one table in their folder, or in one folder per class."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take what was guessed, and do not ask.")] = False,
+) -> None:
+    """Write a project: parameters guessed from your labels, DVC stages, and what to run next.
+
+    Nothing that exists is overwritten. Without --table or --images the project draws synthetic images.
+
+    Example:
+        raregrade init severity --table data/raw/mine/labels.csv
+    """
+    from raregrade.project.scaffold import check_free, project_files, start_repositories, write_project
+    from raregrade.project.start import guess_of, problem_with
+
+    folder = folder.resolve()
+    guess, new_table = guess_of(folder, table, images)
+    files = project_files(folder, guess)
+    check_free(folder, files)
+    problem = problem_with(files["params.yaml"], folder, has_table=new_table is None)
+    print_table(["data", "guessed", "why"], [[k, str(v), guess.reasons.get(k, "")] for k, v in guess.data.items()])
+    for remark in [*guess.remarks, *([f"`prepare` would refuse: {problem}"] if problem else [])]:
+        print(f"note: {remark}")
+    if sys.stdin.isatty() and not yes and not typer.confirm(f"Write the project {folder}?", default=True):
+        raise UserError("nothing was written. Name the columns in a params.yaml of your own, or run init again.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if new_table is not None:
+        write_text(*new_table)
+        print(f"wrote {new_table[0]}")
+    print(f"wrote {', '.join(write_project(folder, files))} in {folder}")
+    left = start_repositories(folder)
+    here = [] if folder == Path.cwd() else [f"cd {shlex.quote(os.path.relpath(folder))}"]
+    steps = [*here, *left, "dvc repro", "raregrade show comparison"]
+    print("Look through params.yaml, then:\n" + "\n".join(f"  {step}" for step in steps))
 
 
 def upgrade(
@@ -60,6 +111,26 @@ def upgrade(
     print(f"To run again: {', '.join(marked)}. `dvc repro` does it." if marked else "No step has to run again.")
 
 
+def relocate(*, options: ParamsOptions) -> None:
+    """Bring the MLflow database of a project that was moved or copied up to date.
+
+    It names the files of runs and models by absolute paths.
+
+    Example:
+        raregrade relocate
+    """
+    uri = options.read().tracking.uri
+    from raregrade.tracking.connection import as_user_error, sqlite_path
+    from raregrade.tracking.relocate import relocate as rewrite
+
+    database = sqlite_path(uri)
+    if database is None or not database.is_file():
+        raise UserError(f"tracking.uri is {uri}: only a database of this project, an sqlite file, is relocated.")
+    with as_user_error(uri):
+        changed = rewrite(database)
+    print(f"{database}: {changed} paths brought up to date" if changed else f"{database}: all files are where it says")
+
+
 def ui(
     *,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="To listen on.")] = 5000,
@@ -95,4 +166,4 @@ def ui(
         )
 
 
-COMMANDS = {"upgrade": upgrade, "ui": ui}
+COMMANDS = {"init": init, "upgrade": upgrade, "relocate": relocate, "ui": ui}

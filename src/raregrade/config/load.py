@@ -155,7 +155,7 @@ def _canonical(raw: Any) -> str:
     return json.dumps(raw, sort_keys=True, default=repr)
 
 
-def dump_params(raw: dict[str, Any]) -> str:
+def dump_params(raw: dict[str, Any] | list[Any]) -> str:
     """``raw`` as the text of a parameters file, which reads back to the same values."""
     text: str = yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return text

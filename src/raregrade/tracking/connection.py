@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import filelock
 
 from raregrade.errors import UserError
+from raregrade.tracking.relocate import artifact_location, check_in_place
 
 NO_TRACKING = "none"
 _WAY_OUT = "Start it or set tracking.uri; `tracking.uri: none` runs without logging."
@@ -94,6 +95,7 @@ def open_client(uri: str) -> Any:
         with store_lock(uri, ""):
             client = MlflowClient(tracking_uri=absolute_uri(uri), registry_uri=absolute_uri(uri))
             client.search_registered_models(max_results=1)
+            check_in_place(database)
             return client
 
 
@@ -176,7 +178,7 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
     if found is None:
         database = sqlite_path(uri)
         # Without a location MLflow writes artifacts to whatever folder the process happens to run in.
-        location = None if database is None else (database.parent / "mlartifacts").as_uri()
+        location = None if database is None else artifact_location(database)
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException:
