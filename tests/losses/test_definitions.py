@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,43 +197,12 @@ def test_only_the_losses_that_are_looked_up_are_imported():
     assert "lmf" not in found
 
 
-NEW_LOSS = '''
-from typing import ClassVar
-
-from pydantic import Field
-
-from raregrade.losses.base import Loss, check_class_target, reduce
-from raregrade.losses.definition import SINGLE_LABEL, LossDefinition
-from raregrade.schema import FloatRange
-
-
-class Brier(LossDefinition):
-    """The Brier score to a power."""
-
-    tasks = SINGLE_LABEL
-    power: float = Field(2.0, gt=0, le=8)
-    SEARCH: ClassVar = {"power": FloatRange(low=1.0, high=4.0)}
-
-    def build(self, labels, reduction="mean"):
-        return BrierLoss(self, labels.num_classes, reduction)
-
-
-class BrierLoss(Loss):
-    def __init__(self, params, num_classes, reduction):
-        super().__init__(num_classes, reduction=reduction)
-        self.power = params.power
-
-    def forward(self, logits, target):
-        check_class_target(logits, target, self.num_outputs)
-        miss = 1 - logits.softmax(1).gather(1, target[:, None]).squeeze(1)
-        return reduce(miss**self.power, self.reduction)
-'''
-
-
 @pytest.fixture
 def brier(tmp_path, monkeypatch):
-    """A loss of one new file, registered by one line."""
-    (tmp_path / "my_brier.py").write_text(NEW_LOSS)
+    """The loss of docs/losses.md as one new file, registered by one line."""
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    code = text.partition("## Adding a loss")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_brier.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(registry.PLACES, "brier", "my_brier:Brier")
     yield "brier"
