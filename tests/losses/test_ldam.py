@@ -72,11 +72,11 @@ def test_a_class_without_images_is_refused_by_index(counts):
 
 def test_weights_start_when_their_share_of_the_epochs_has_passed():
     logits, target = batch(3, 40, 4)
-    counts, params = [100, 50, 20, 5], DRW(beta=0.99, start=0.8)
+    counts, params = [100, 50, 20, 5], DRW(beta=0.99, start=0.6)
     loss = DRWLoss(params, counts)
     before, after = LDAMLoss(params, counts), LDAMLoss(params, counts, effective_number_weights(counts, 0.99))
     for epoch in range(10):
         loss.set_epoch(epoch, 10)
-        expected = after if epoch >= 8 else before
+        expected = after if epoch >= 6 else before
         torch.testing.assert_close(loss(logits, target), expected(logits, target))
         torch.testing.assert_close(loss(logits.float(), target), expected(logits.float(), target))
