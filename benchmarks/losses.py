@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from raregrade.labels import LabelSpace, label_statistics
 from raregrade.losses import LOSSES, create_loss
+from raregrade.losses.base import Loss
 from raregrade.losses.cdw_ce import CDWCE, CDWCELoss
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -87,14 +88,14 @@ def single_label_cases(batch: int, classes: int, device: torch.device, compiled:
     # Scale 30 on a linear head drives softmax into subnormal numbers, slow on a CPU unless they are flushed to 0.
     losses["lmf, linear head"] = create_loss("lmf", label_space=space, class_counts=counts, head="linear")
     for form in ("dead_zone", "tighten"):
-        losses[f"cdw_ce, {form}"] = CDWCELoss(CDWCE(margin=0.05, margin_form=form), num_classes=classes)  # type: ignore[arg-type]
+        losses[f"cdw_ce, {form}"] = CDWCELoss(CDWCE(margin=0.05, margin_form=form), num_classes=classes)
     losses[DLORDINAL] = DlordinalCDWCE(classes, alpha=5.0)
     if batch <= LOOP_BATCH:
         losses[PYTHON_LOOP] = python_loop_cdw_ce
     cases = []
     for name, loss in losses.items():
         width = getattr(loss, "num_outputs", classes)
-        cosine_scale = loss.head.scale if getattr(loss, "head", None) and loss.head.kind == "cosine" else None  # type: ignore[union-attr]
+        cosine_scale = loss.head.scale if isinstance(loss, Loss) and loss.head.kind == "cosine" else None
         noise = torch.randn(batch, width, generator=torch.Generator().manual_seed(1))
         logits = noise if cosine_scale is None else cosine_scale * torch.tanh(0.5 * noise)
         cases.append(

@@ -21,6 +21,7 @@ from raregrade.losses.cdw_ce import CDWCE, CDWCELoss
 from raregrade.losses.coral import CoralLoss
 from raregrade.losses.corn import CornLoss
 from raregrade.losses.cross_entropy import CrossEntropyLoss
+from raregrade.losses.definition import Reduction
 from raregrade.losses.focal import Focal, FocalLoss
 from raregrade.losses.hbce import HBCE, HBCELoss
 from raregrade.losses.ldam import LDAM, LDAMLoss
@@ -84,18 +85,18 @@ def draw(name: str, title: str, curves: list[Curve], *, label: str, log: bool = 
 def main() -> None:
     mpl.rcParams.update({"svg.hashsalt": "raregrade", "svg.fonttype": "none", "font.size": 9})
     FIGURES.mkdir(parents=True, exist_ok=True)
-    none = {"reduction": "none"}
-    entropy = ("cross-entropy", CrossEntropyLoss(4, **none), farthest_wrong)
+    none: Reduction = "none"
+    entropy = ("cross-entropy", CrossEntropyLoss(4, reduction=none), farthest_wrong)
     gap = "logit of the farthest wrong class minus logit of the true class"
     draw(
         "imbalanced",
         "True class: the rarest",
         [
             entropy,
-            ("focal, gamma 1.5", FocalLoss(Focal(gamma=1.5), **none), farthest_wrong),
-            ("LDAM, margin 0.5, scale 1", LDAMLoss(LDAM(scale=1.0), COUNTS, **none), farthest_wrong),
-            ("LMF, 1.5 LDAM + 1 focal, scale 1", LMFLoss(LMF(scale=1.0), COUNTS, **none), farthest_wrong),
-            ("balanced softmax", BalancedSoftmaxLoss(BalancedSoftmax(), COUNTS, **none), farthest_wrong),
+            ("focal, gamma 1.5", FocalLoss(Focal(gamma=1.5), reduction=none), farthest_wrong),
+            ("LDAM, margin 0.5, scale 1", LDAMLoss(LDAM(scale=1.0), COUNTS, reduction=none), farthest_wrong),
+            ("LMF, 1.5 LDAM + 1 focal, scale 1", LMFLoss(LMF(scale=1.0), COUNTS, reduction=none), farthest_wrong),
+            ("balanced softmax", BalancedSoftmaxLoss(BalancedSoftmax(), COUNTS, reduction=none), farthest_wrong),
         ],
         label=gap,
     )
@@ -104,17 +105,21 @@ def main() -> None:
         "True grade 0 of 0 … 3",
         [
             entropy,
-            ("CDW-CE, power 1", CDWCELoss(CDWCE(power=1.0), **none), farthest_wrong),
-            ("CDW-CE, power 2", CDWCELoss(CDWCE(power=2.0), **none), farthest_wrong),
-            ("CDW-CE, power 5", CDWCELoss(CDWCE(power=5.0), **none), farthest_wrong),
-            ("CDW-CE, power 5, dead zone 0.05", CDWCELoss(CDWCE(power=5.0, margin=0.05), **none), farthest_wrong),
+            ("CDW-CE, power 1", CDWCELoss(CDWCE(power=1.0), reduction=none), farthest_wrong),
+            ("CDW-CE, power 2", CDWCELoss(CDWCE(power=2.0), reduction=none), farthest_wrong),
+            ("CDW-CE, power 5", CDWCELoss(CDWCE(power=5.0), reduction=none), farthest_wrong),
             (
-                "CDW-CE, power 5, tighten 0.05",
-                CDWCELoss(TIGHTENED, **none),
+                "CDW-CE, power 5, dead zone 0.05",
+                CDWCELoss(CDWCE(power=5.0, margin=0.05), reduction=none),
                 farthest_wrong,
             ),
-            ("CORAL, all thresholds", CoralLoss(4, **none), thresholds),
-            ("CORN, all thresholds", CornLoss(4, **none), thresholds),
+            (
+                "CDW-CE, power 5, tighten 0.05",
+                CDWCELoss(TIGHTENED, reduction=none),
+                farthest_wrong,
+            ),
+            ("CORAL, all thresholds", CoralLoss(4, reduction=none), thresholds),
+            ("CORN, all thresholds", CornLoss(4, reduction=none), thresholds),
         ],
         label=gap,
         log=True,
@@ -123,11 +128,15 @@ def main() -> None:
         "multilabel",
         "Both labels absent",
         [
-            ("binary cross-entropy", BCELoss(2, **none), child_of_absent_parent),
-            ("HBCE hard, penalty 0.5 (published)", HBCELoss(HBCE(), PAIR, **none), child_of_absent_parent),
-            ("HBCE soft, penalty 0.5 (ours)", HBCELoss(HBCE(mode="soft"), PAIR, **none), child_of_absent_parent),
-            ("focal, gamma 2", FocalBCELoss(FocalBCE(gamma=2.0), **none), child_of_absent_parent),
-            ("asymmetric, 4 / 1 / 0.05", AsymmetricBCELoss(AsymmetricBCE(), **none), child_of_absent_parent),
+            ("binary cross-entropy", BCELoss(2, reduction=none), child_of_absent_parent),
+            ("HBCE hard, penalty 0.5 (published)", HBCELoss(HBCE(), PAIR, reduction=none), child_of_absent_parent),
+            (
+                "HBCE soft, penalty 0.5 (ours)",
+                HBCELoss(HBCE(mode="soft"), PAIR, reduction=none),
+                child_of_absent_parent,
+            ),
+            ("focal, gamma 2", FocalBCELoss(FocalBCE(gamma=2.0), reduction=none), child_of_absent_parent),
+            ("asymmetric, 4 / 1 / 0.05", AsymmetricBCELoss(AsymmetricBCE(), reduction=none), child_of_absent_parent),
         ],
         label="logit of the child minus logit of its absent parent (-1)",
     )
