@@ -63,7 +63,7 @@ def test_an_empty_folder_becomes_a_project_that_dvc_reproduces(installed: Path, 
     folder = tmp_path / "knees"
     run(tmp_path, "raregrade", "init", "knees", "--table", str(labels), path=installed)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= {"backbone": "test_resnet", "epochs": 1, "precision": "float32", "threads": 1, "lr": 0.001}
+    params["train"] |= {"backbone": "test_resnet", "stem": "timm", "epochs": 1, "precision": "float32", "threads": 1}
     params["compare"] |= {"losses": ["ce", "cdw_ce"], "seeds": [1]}
     params["losses"]["cdw_ce"] = {"power": 2.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
