@@ -8,7 +8,7 @@ import pytest
 
 from raregrade import errors
 
-CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass)]
+CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
 
 
 @pytest.mark.parametrize(

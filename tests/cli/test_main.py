@@ -32,7 +32,7 @@ def test_help_lists_every_command(run: Command, arguments: list[str]) -> None:
     assert listed == {
         "phantom", "fetch", "prepare", "verify", "train", "evaluate", "compare", "compare-folds", "show",
         "register", "promote", "rollback", "models", "predict", "params", "presets",
-        "pipeline", "sync", "tune", "dashboard", "ui", "upgrade",
+        "pipeline", "sync", "tune", "dashboard", "ui", "init", "upgrade", "relocate",
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def init(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take what was guessed, and do not ask.")] = False,
 ) -> None:
-    """Write a project: parameters guessed from your labels, DVC stages, and what to run next.
+    """Start a project from your labels: parameters and DVC stages.
 
     Nothing that exists is overwritten. Without --table or --images the project draws synthetic images.
 
@@ -112,7 +112,7 @@ def upgrade(
 
 
 def relocate(*, options: ParamsOptions) -> None:
-    """Bring the MLflow database of a project that was moved or copied up to date.
+    """Mend the paths in the MLflow database of a moved project.
 
     It names the files of runs and models by absolute paths.
 
