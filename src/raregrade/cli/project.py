@@ -35,7 +35,7 @@ def init(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take what was guessed, and do not ask.")] = False,
 ) -> None:
-    """Start a project from your labels: parameters and DVC stages.
+    """Start a project of your own, from your labels.
 
     Nothing that exists is overwritten. Without --table or --images the project draws synthetic images.
 
