@@ -51,6 +51,7 @@ def test_a_label_space_survives_json(space):
         (("multilabel", ("a", "b"), (("a", "c"),)), "'c' is not a class; the classes are a, b"),
         (("multilabel", ("a", "b"), (("a", "b"), ("b", "a"))), "cycle: "),
         (("multilabel", ("a", "b"), (("a", "a"),)), "cycle: "),
+        (("multilabel", ("a", "b"), (("a", "b"), (" a", "b"))), "a -> b is given twice"),
     ],
 )
 def test_a_label_space_that_makes_no_sense_is_refused(arguments, message):

@@ -25,14 +25,14 @@ class LabelSpace:
     """Task, class names and hierarchy of a dataset.
 
     Args:
-        task: ``ordinal`` and ``multiclass`` have one label an image, ``multilabel`` one 0/1 label a class.
+        task: ``ordinal`` and ``multiclass`` have one label per image, ``multilabel`` one 0/1 label per class.
         classes: names; for ``ordinal`` from the lowest grade to the highest. Never sorted. Kept in Unicode's composed
             form and without blanks at their ends, since tables are compared so.
         edges: (parent, child) pairs of a directed acyclic graph, ``multilabel`` only.
 
     Raises:
         DataError: unknown task, fewer than two classes, a name that is empty or there twice (also as the same number:
-            "1" and "1.0"), an edge to an unknown class, a cycle.
+            "1" and "1.0"), an edge to an unknown class or given twice, a cycle.
     """
 
     task: Task
@@ -63,7 +63,9 @@ class LabelSpace:
                         f"hierarchy edge {parent} -> {child}: {name!r} is not a class; "
                         f"the classes are {', '.join(self.classes)}"
                     )
-            graph.setdefault(child, set()).add(parent)
+            if parent in graph.setdefault(child, set()):
+                raise DataError(f"hierarchy edge {parent} -> {child} is given twice; keep one")
+            graph[child].add(parent)
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as err:
