@@ -114,7 +114,7 @@ def upgrade(
 def relocate(*, options: ParamsOptions) -> None:
     """Mend the paths in the MLflow database of a moved project.
 
-    It names the files of runs and models by absolute paths.
+    MLflow stores the files of runs and models by absolute paths.
 
     Example:
         raregrade relocate
@@ -124,8 +124,10 @@ def relocate(*, options: ParamsOptions) -> None:
     from raregrade.tracking.relocate import relocate as rewrite
 
     database = sqlite_path(uri)
-    if database is None or not database.is_file():
-        raise UserError(f"tracking.uri is {uri}: only a database of this project, an sqlite file, is relocated.")
+    if database is None:
+        raise UserError(f"tracking.uri is {uri}: only an sqlite database of this project is relocated.")
+    if not database.is_file():
+        raise UserError(f"there is no {database} yet, so nothing to relocate. Run this in the project that was moved.")
     with as_user_error(uri):
         changed = rewrite(database)
     print(f"{database}: {changed} paths brought up to date" if changed else f"{database}: all files are where it says")
