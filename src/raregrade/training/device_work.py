@@ -7,7 +7,7 @@ Shapes: B images of a batch over all processes, b those of this process, C chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import Tensor
 
@@ -31,10 +31,8 @@ class DeviceWork:
         self.feed = feed
         self.validation = validation
         self.num_outputs = num_outputs
-        # Several processes would wait for one another in what only one of them tries.
-        self.can_try = updater.processes.world == 1
 
-    def update(self, passes: Iterator[Passes], batch: Positions, epoch: int, lr: float) -> Tensor:
+    def update(self, passes: Iterator[Passes], batch: Positions, lr: float) -> Tensor:
         """Augment the next of ``passes``, those of ``batch``, and update the weights by them.
 
         Returns:
@@ -43,11 +41,6 @@ class DeviceWork:
         Raises:
             UserError: memory does not hold them, or BatchNorm gets a single image; says which settings would do.
         """
-
-        def attempt(images: int) -> None:
-            fewer = self.feed.passes([batch[: images * self.config.accumulate]], epoch)
-            self.updater.update(next(fewer)[:1], lr)
-
         try:
             return self.updater.update(next(passes), lr)
         except (RuntimeError, MemoryError, ValueError) as err:
@@ -57,9 +50,7 @@ class DeviceWork:
             if not is_out_of_memory(err):
                 raise
             images = len(batch) // self.feed.parts
-            raise out_of_memory_error(
-                err, self.config, self.updater.device, images, self._where_possible(attempt)
-            ) from err
+            raise out_of_memory_error(err, self.config, self.updater.device, images) from err
 
     def validation_logits(self, model: Classifier) -> Tensor:
         """Outputs of ``model`` on the validation images of all processes, as ``ValidationFeed.logits``.
@@ -68,10 +59,6 @@ class DeviceWork:
             UserError: memory does not hold as many images as are validated at once; says which settings would do.
         """
         feed = self.validation
-
-        def attempt(images: int) -> None:
-            feed.own_logits(model, [feed.batches[0][:images]])
-
         try:
             return feed.logits(model, self.num_outputs)
         except (RuntimeError, MemoryError) as err:
@@ -82,10 +69,6 @@ class DeviceWork:
                 self.config,
                 self.updater.device,
                 len(feed.batches[0]),
-                self._where_possible(attempt),
                 for_each=VALIDATED_FOR_EACH,
                 in_pass=self.config.batch_size // self.feed.parts,
             ) from err
-
-    def _where_possible(self, attempt: Callable[[int], None]) -> Callable[[int], None] | None:
-        return attempt if self.can_try else None

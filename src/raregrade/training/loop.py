@@ -260,7 +260,7 @@ class _Fit:
             # Dropout draws from torch's global generator: seeded by step, it needs no place in a checkpoint.
             torch.manual_seed(_step_seed(self.seed, progress.epoch, progress.step, self.processes.rank))
             lr = self._learning_rate(progress.step, len(batches))
-            loss = self.work.update(passes, batch, progress.epoch, lr)
+            loss = self.work.update(passes, batch, lr)
             progress.step_losses.append(loss)
             progress.step += 1
             readable = self.device.type == "cpu" or progress.step % _GPU_LOSS_STEPS == 0

@@ -5,20 +5,15 @@ Also what to do where a forward pass has too few images for BatchNorm: the same 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import resource
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 
 from raregrade.atomic import megabytes
 from raregrade.config import TrainConfig
-from raregrade.data.loader import free_memory
 from raregrade.errors import ConfigError, UserError
 
 # What torch says where memory runs out: CUDA's libraries in their own words, and the CPU's allocator in a RuntimeError.
@@ -30,10 +25,6 @@ _WORDS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "could not create a primitive",  # oneDNN, whose scratch memory is not there
 )
-_PROBE_IMAGES = 8
-# A pass is measured once, and the allocator rounds up: not all that is free can be planned for.
-_USABLE = 0.8
-_PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -56,45 +47,36 @@ def out_of_memory_error(
     config: TrainConfig,
     device: torch.device,
     images: int,
-    attempt: Callable[[int], object] | None = None,
     *,
     for_each: int = 1,
     in_pass: int | None = None,
 ) -> UserError:
-    """What to say of ``err``: the batch size that did not fit, and one that does.
-
-    Memory at the moment of the failure says little: how much more the rest of the pass would have taken is not known.
-    So smaller passes are tried on a GPU; on a CPU, where that takes minutes, a small one is measured.
+    """What to say of ``err``: how many images did not fit, and the settings that put at most half as many in a pass.
 
     Args:
         err: of which ``is_out_of_memory`` holds. What its frames hold on to is let go.
         config: the batch that was asked for.
         device: what ran out of memory.
         images: how many were on the device at once.
-        attempt: does the same with that many images; what it does to the weights does not matter any more.
         for_each: in validation, how many images it takes for each one in a forward pass of training.
         in_pass: images of a forward pass of training, where those at once were others.
     """
     _let_go(err, device)
-    fits = None if attempt is None else _fitting(images, attempt, device)
     in_pass = images if in_pass is None else in_pass
     validation = f"{for_each} of validation for each in a forward pass of training, " if for_each > 1 else ""
+    split = f", train.accumulate = {config.accumulate}" if config.accumulate > 1 else ""
     problem = (
         f"{_where(device)} has too little memory for {images} images at once ({validation}"
-        f"train.batch_size = {config.batch_size}"
+        f"train.batch_size = {config.batch_size}{split})"
     )
-    problem += f", train.accumulate = {config.accumulate})" if config.accumulate > 1 else ")"
-    wanted = (images // 2 if fits is None else fits) // for_each
-    if wanted < 1:
-        fewest = "a single one" if for_each == 1 else f"{for_each}"
-        also = f", and for {fewest} as well" if images > for_each or images == 1 else ""
-        return UserError(f"{problem}{also}. Take a smaller data.image_size or another train.backbone.")
+    if in_pass < 2:
+        return UserError(f"{problem}. Take a smaller data.image_size or another train.backbone.")
     # What the batch is split into has to divide it.
-    parts = next(n for n in range(-(-in_pass // wanted), in_pass + 1) if in_pass % n == 0)
-    tried = "" if fits is None else f"; {fits} fit"
+    parts = config.accumulate * next(n for n in range(2, in_pass + 1) if in_pass % n == 0)
+    smaller = config.accumulate * max(1, config.batch_size // config.accumulate // 2)
     return UserError(
-        f"{problem}{tried}. Set train.accumulate={config.accumulate * parts}, which keeps the batch and sees it in "
-        f"{config.accumulate * parts} parts, or train.batch_size={max(1, config.batch_size // parts)}."
+        f"{problem}. Set train.accumulate={parts}, which keeps the batch and sees it in {parts} parts, or "
+        f"train.batch_size={smaller}, or take a smaller data.image_size."
     )
 
 
@@ -147,43 +129,6 @@ def _where(device: torch.device) -> str:
     return f"the GPU ({megabytes(_total_bytes(device))})" if device.type == "cuda" else "this machine"
 
 
-def _fitting(images: int, attempt: Callable[[int], object], device: torch.device) -> int | None:
-    """As ``_largest_that_fits``, by a measurement where that is possible."""
-    small = min(max(_PROBE_IMAGES, images // 16), images // 2)  # too few vanish in what the allocator holds
-    if device.type == "cuda" or not small or not _PEAK_RESET.exists():
-        return _largest_that_fits(images, attempt, device)
-    try:
-        _PEAK_RESET.write_text("5")
-        before = _peak_resident()
-        attempt(small)
-    except Exception:
-        return _largest_that_fits(2 * small, attempt, device)  # which says what else may be wrong
-    each = max(1.0, (_peak_resident() - before) / small)
-    _give_back()
-    number = images // 2
-    while number > small and number * each > _USABLE * free_memory(device):
-        number //= 2
-    return number
-
-
-def _largest_that_fits(images: int, attempt: Callable[[int], object], device: torch.device) -> int | None:
-    """Half of ``images``, a quarter, …: the first that fits, 0 where none does, None where trying shows nothing."""
-    number = images // 2
-    while number:
-        try:
-            attempt(number)
-        except Exception as err:
-            if is_single_image(err):
-                return 0
-            if not is_out_of_memory(err):
-                return None  # such as a loss that needs two images of a class
-            _let_go(err, device)
-        else:
-            return number
-        number //= 2
-    return 0
-
-
 def _let_go(err: BaseException, device: torch.device) -> None:
     """Free what the frames of a failed pass hold, so that another has the room that it would have had at first."""
     seen: BaseException | None = err
@@ -193,20 +138,6 @@ def _let_go(err: BaseException, device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    else:
-        _give_back()
-
-
-def _give_back() -> None:
-    """Return to the system what C's allocator keeps of memory that was freed; glibc alone can."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _peak_resident() -> int:
-    """The most memory since the last reset, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _total_bytes(device: torch.device) -> int:
