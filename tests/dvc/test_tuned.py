@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -73,18 +74,14 @@ def test_how_the_work_is_carried_out_reruns_nothing(project: Path) -> None:
         path.write_text(before, encoding="utf-8")
 
 
-def test_more_trials_rerun_the_study_and_not_what_it_leaves_as_it_was(project: Path) -> None:
-    path = project / "params.yaml"
-    before = path.read_text(encoding="utf-8")
-    params = yaml.safe_load(before)
+def test_more_trials_rerun_the_study_and_nothing_it_leaves_as_it_was(project: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    params = yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))
     params["tune"]["trials"] = 3
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
-    try:
-        again = ran(run(project, "dvc", "repro"))
-    finally:
-        path.write_text(before, encoding="utf-8")
+    (copy / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    again = ran(run(copy, "dvc", "repro"))
     assert "tune@ce" in again
     assert not again & {"prepare", "train@ce-1", "evaluate@ce-1"}
     # The two trials of before were not trained again: the study went on.
-    table = pd.read_csv(project / "tuned" / "ce" / "trials.csv")
+    table = pd.read_csv(copy / "tuned" / "ce" / "trials.csv")
     assert (table["role"] == "search").sum() == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 
 from raregrade.config import StudyStorage
 from raregrade.errors import UserError
@@ -23,6 +24,8 @@ def serve(storage: StudyStorage, *, host: str, port: int) -> None:
     from raregrade.tuning.storage import open_storage  # noqa: PLC0415
 
     shared = open_storage(storage)
+    # wsgiref swallows what a handler raises while it answers, KeyboardInterrupt too, and there is nothing to save.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     print(f"Studies in {shared.name}: http://{host}:{port}/ (Ctrl-C stops the server)", flush=True)
     try:
         run_server(shared.storage, host=host, port=port)
