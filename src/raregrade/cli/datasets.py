@@ -84,7 +84,7 @@ def prepare(
     Example:
         raregrade prepare --out data/prepared
     """
-    config = options.read()  # the losses too: a wrong parameter is found before the work, not after it
+    config = options.read_settings()
     from raregrade.config import section
     from raregrade.steps.prepare import prepare as step
 
