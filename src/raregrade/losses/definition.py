@@ -6,6 +6,7 @@ formula. The names under which params.yaml knows them stand in ``raregrade.losse
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -17,8 +18,6 @@ from raregrade.labels import LabelSpace, LabelStatistics, Task
 from raregrade.schema import ConfigModel, Scalar, Space
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from raregrade.losses.base import Loss
 
 Reduction = Literal["mean", "sum", "none"]
@@ -113,6 +112,9 @@ class TrainingSettings(Protocol):
 class LossDefinition(ConfigModel):
     """Base of the definitions. The fields of a subclass are its parameters, with range and default.
 
+    Where the formula fits into a few plain lines, a definition also has ``reference(logits, target, labels)``, its
+    mean: tests hold the loss against it in value and gradient.
+
     Attributes:
         tasks: the labels that the loss fits.
         SEARCH: what ``raregrade tune`` varies, by parameter; params.yaml can narrow, fix or widen it.
@@ -142,17 +144,13 @@ class LossDefinition(ConfigModel):
             return f"{key}: unknown parameter; allowed: {', '.join(cls.model_fields) or 'none'}"
         return f"{key} = {error['input']!r}: {error['msg']}"
 
+    @abstractmethod
     def build(self, labels: TrainingLabels, reduction: Reduction = "mean") -> Loss:
         """The loss for these labels.
 
         Raises:
             UserError: the labels lack what the loss needs, such as images of each class.
         """
-        raise NotImplementedError
-
-    def reference(self, logits: Tensor, target: Tensor, labels: TrainingLabels) -> Tensor:
-        """The published formula in a few plain lines, reduced to the mean: what the tests hold the loss against."""
-        raise NotImplementedError
 
     def search(self) -> dict[str, Space]:
         """The part of ``SEARCH`` that changes anything under these settings."""
